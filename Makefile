@@ -1,0 +1,36 @@
+# Each target does all its own set-up: a fresh machine needs Python 3.11+ and nothing of ours.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench soak lock clean
+
+demo: .venv/ready  ## run the main job: train, kill the daemon, lose nothing
+	@$(BIN)/dropoff demo
+
+test: .venv/ready check  ## pass the tests
+	$(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/ready  ## print every figure beside its yardstick, measured in one run
+	$(BIN)/python tests/bench
+
+soak: .venv/ready  ## the same tests with many more rounds; about an hour
+	DROPOFF_TEST_ROUNDS=1000 DROPOFF_TEST_CUTS=100 DROPOFF_TEST_KILLS=5000 DROPOFF_TEST_ALL=1 \
+		$(BIN)/pytest --timeout 7200 tests/acceptance tests/faults tests/simulation
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock:  ## write requirements.lock anew from pyproject.toml; needs uv
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
+		--extra demo --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

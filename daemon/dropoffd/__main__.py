@@ -1,0 +1,7 @@
+"""`python -m dropoffd` is `dropoff`."""
+
+import sys
+
+from dropoffd.cli import main
+
+sys.exit(main())

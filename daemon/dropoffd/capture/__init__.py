@@ -1,0 +1,1 @@
+"""Freeze content at the call, then make it the daemon's own."""

@@ -1,0 +1,75 @@
+"""What can be typed."""
+
+import argparse
+
+from dropoff.messages import JobState
+from dropoff.version import VERSION
+from dropoffd.cli import commands
+from dropoffd.errors import Exit
+
+_EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
+    Exit.OK: "done",
+    Exit.FAILED: "the daemon refused, or something went wrong; the message says what",
+    Exit.USAGE: "the command line is wrong",
+    Exit.TROUBLED: "wait: some jobs are held or were given up; status: some need a person",
+    Exit.TIMEOUT: "wait: the time was up first; the jobs go on",
+    Exit.UNAVAILABLE: "no daemon answers",
+    Exit.SOFTWARE: "demo: what was stored is not what was saved",
+    Exit.IO: "serve: the spool's disk failed",
+    Exit.RUNNING: "serve: a daemon runs already",
+    Exit.CONFIG: "a setting, a directory or an installation is wrong",
+}.items())  # fmt: skip
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Return what was typed; exits with 2 and a usage message where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog="dropoff",
+        description="Drop an artifact off and keep training: look after the daemon that delivers what you save.",
+        epilog=f"exit codes:\n{_EXIT_CODES}\n\nThe README lists the settings: config.toml and DROPOFF_* variables.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dropoff {VERSION}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, command: object, text: str, *, json: bool = True) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(command=command)
+        if json:
+            made.add_argument("--json", action="store_true", help="print JSON")
+        return made
+
+    status = verb("status", commands.status, "show what is in custody, how fast it goes, what needs a person")
+    status.add_argument("--watch", action="store_true", help="keep showing, with progress, until all is delivered")
+
+    jobs = verb("jobs", commands.jobs, "list jobs, newest first")
+    jobs.add_argument("--state", action="append", default=[], choices=[s.value for s in JobState], help="only these")
+    jobs.add_argument("--limit", type=int, default=50, metavar="N", help="how many at most (50)")
+
+    show = verb("show", commands.show, "tell everything about one job")
+    show.add_argument("job", metavar="JOB", help="its id, or the beginning of it")
+
+    wait = verb("wait", commands.wait, "wait until jobs are delivered, with a progress bar")
+    wait.add_argument("jobs", nargs="*", metavar="JOB", help="these jobs; none means all in custody now")
+    wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up waiting after so long")
+
+    retry = verb("retry", commands.retry, "put held jobs back in the queue")
+    retry.add_argument("jobs", nargs="*", metavar="JOB", help="these jobs, also waiting ones; none means all held")
+
+    cancel = verb("cancel", commands.cancel, "give jobs up; their content leaves custody undelivered")
+    cancel.add_argument("jobs", nargs="+", metavar="JOB")
+
+    verb("pause", commands.pause, "stop starting deliveries; saves are still taken")
+    verb("resume", commands.resume, "start deliveries again")
+
+    serve = verb("serve", commands.serve, "run the daemon in the foreground", json=False)
+    serve.add_argument("--verbose", action="store_true", help="log more")
+
+    demo = verb(
+        "demo",
+        commands.demo,
+        "train a small model, kill the daemon, and see that nothing is lost",
+        json=False,
+    )
+    demo.add_argument("--directory", metavar="DIR", help="where to work and leave the store (a new temporary one)")
+    return parser.parse_args(argv)

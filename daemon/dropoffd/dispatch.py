@@ -1,0 +1,218 @@
+"""Run deliveries: ask the schedule who is next, let the worker deliver, and write down how it ended."""
+
+import logging
+import random
+
+import anyio
+import anyio.abc
+import msgspec
+
+from dropoff.errors import DropoffError, SpoolFullError
+from dropoff.messages import JobReport, JobState, Receipt
+from dropoffd.capture.keeper import Keeper
+from dropoffd.clock import Clock, backoff_seconds
+from dropoffd.custody import Candidate, Job
+from dropoffd.errors import SourceChangedError, SpoolBrokenError
+from dropoffd.schedule.order import choose
+from dropoffd.spool.spool import Spool
+from dropoffd.stores.base import CorruptError, StoreError, UnavailableError
+from dropoffd.stores.registry import Stores
+from dropoffd.transfer.rate import Rate
+from dropoffd.transfer.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+_PAUSED = "paused"
+# Saves come in bursts, and while one lasts the disk and the interpreter are theirs: deliveries start when no
+# save came for a moment. That can put them off by so much; only a pause between saves as long refills it.
+_QUIET_SECONDS = 0.05
+_PUT_OFF_MOST_SECONDS = 1.0
+# A store that confirms something else than it was sent is tried a few times, in case a wire was to blame.
+_CORRUPT_TRIES = 3
+_SPACE_SECONDS = 1.0
+
+
+class _Running(msgspec.Struct):
+    candidate: Candidate
+    scope: anyio.CancelScope
+    done: anyio.Event
+    sent_bytes: int = 0
+
+
+class Dispatch:
+    """Keeps up to `places` deliveries running."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        keeper: Keeper,
+        worker: Worker,
+        stores: Stores,
+        clock: Clock,
+        chance: random.Random,
+        *,
+        places: int,
+        retry_first_seconds: float,
+        retry_most_seconds: float,
+    ) -> None:
+        self._spool = spool
+        self._keeper = keeper
+        self._worker = worker
+        self._stores = stores
+        self._clock = clock
+        self._chance = chance
+        self._places = places
+        self._retry_first = retry_first_seconds
+        self._retry_most = retry_most_seconds
+        self._running: dict[int, _Running] = {}
+        self._wake = anyio.Event()
+        self._turn = 0
+        self._arrived_at = self._burst_began = -_PUT_OFF_MOST_SECONDS
+        self.paused = False
+        self.rate = Rate(clock)
+        spool.busy = lambda: bool(self._running)
+
+    async def run(self) -> None:
+        """Deliver, until cancelled; what is interrupted is queued still."""
+        self.paused = await self._spool.meta(_PAUSED) == "1"
+        async with anyio.create_task_group() as group:
+            while True:
+                self._wake = anyio.Event()
+                await self._let_saves_go_first()
+                try:
+                    due = await self._spool.requeue_due(self._clock.now(), self._retry_most)
+                    if not self.paused:
+                        await self._start_next(group)
+                except SpoolFullError as error:
+                    await self._wait_for_space(error)
+                    continue
+                with anyio.move_on_after(None if due is None else max(0.0, due - self._clock.now())):
+                    await self._wake.wait()
+
+    def wake(self) -> None:
+        """Look again for work."""
+        self._wake.set()
+
+    def arrived(self) -> None:
+        """Look for work soon: a save came in."""
+        now = self._clock.monotonic()
+        if now - self._arrived_at > _PUT_OFF_MOST_SECONDS:
+            self._burst_began = now
+        self._arrived_at = now
+        self.wake()
+
+    async def _let_saves_go_first(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            quiet_in = self._arrived_at + _QUIET_SECONDS - now
+            if quiet_in <= 0 or now - self._burst_began > _PUT_OFF_MOST_SECONDS:
+                return
+            await self._clock.sleep(quiet_in)
+
+    @property
+    def running(self) -> list[int]:
+        """The jobs that are being delivered, by `seq`."""
+        return list(self._running)
+
+    def running_of(self, report: JobReport) -> JobReport:
+        """Return a job's report, with what is known of a delivery that runs."""
+        running = self._running.get(report.seq)
+        if running is None:
+            return report
+        sent = min(report.size_bytes, max(report.sent_bytes, running.sent_bytes))
+        return msgspec.structs.replace(report, state=JobState.UPLOADING, sent_bytes=sent)
+
+    async def cancel(self, seq: int) -> bool:
+        """Give a job up, also while it is being delivered; False if it had ended."""
+        running = self._running.get(seq)
+        if running is not None:
+            running.scope.cancel()
+            await running.done.wait()
+        return await self._end(seq, JobState.CANCELLED, reason="cancelled by the user")
+
+    async def supersede(self, seq: int) -> None:
+        """Let a newer save take a job's place; one that is on its way already may as well arrive."""
+        if seq not in self._running:
+            await self._end(seq, JobState.SUPERSEDED, reason="a newer save of the same name took its place")
+
+    async def pause(self, *, paused: bool) -> None:
+        """Stop or start to start deliveries, also after a restart."""
+        await self._spool.set_meta(_PAUSED, "1" if paused else "0")
+        self.paused = paused
+        self.wake()
+
+    async def _start_next(self, group: anyio.abc.TaskGroup) -> None:
+        free = self._places - len(self._running)
+        if free <= 0:
+            return
+        waiting = await self._spool.window()
+        active = [running.candidate for running in self._running.values()]
+        for candidate in choose(waiting, active, self._places, self._turn):
+            self._turn += 1
+            running = _Running(candidate, anyio.CancelScope(), anyio.Event())
+            self._running[candidate.seq] = running
+            group.start_soon(self._deliver, running)
+
+    async def _deliver(self, running: _Running) -> None:
+        seq = running.candidate.seq
+        try:
+            with running.scope:
+                job = await self._spool.load(seq)
+                if job is not None:
+                    await self._attempt(job, running)
+        except SpoolFullError as error:
+            # What happened could not be written down, so it will happen again, and do no harm.
+            await self._wait_for_space(error)
+        finally:
+            del self._running[seq]
+            running.done.set()
+            self.wake()
+
+    async def _wait_for_space(self, error: SpoolFullError) -> None:
+        _log.error("deliveries wait for space cause=%s", error.message)
+        await self._clock.sleep(_SPACE_SECONDS)
+
+    async def _attempt(self, job: Job, running: _Running) -> None:
+        def progress(size: int) -> None:
+            running.sent_bytes += size
+            self.rate.add(size)
+
+        try:
+            store = self._stores.open(job.save.run.store)
+            receipt = await self._worker.deliver(job, store, progress)
+        except (SpoolBrokenError, SpoolFullError):
+            raise
+        except UnavailableError as error:
+            await self._postpone(job, error)
+        except CorruptError as error:
+            await (self._postpone if job.attempts + 1 < _CORRUPT_TRIES else self._hold)(job, error)
+        except (SourceChangedError, StoreError) as error:
+            await self._hold(job, error)
+        except Exception as error:  # noqa: BLE001  # a bug must hold one job, with its trace, and not stop all
+            _log.exception("delivery failed in a way nobody foresaw job=%s", job.id)
+            await self._hold(
+                job,
+                DropoffError(
+                    f"unable to deliver: {type(error).__name__}: {error}",
+                    hint="this is a bug; its trace is in the daemon's log. `dropoff retry` tries again",
+                ),
+            )
+        else:
+            await self._end(job.seq, JobState.DELIVERED, receipt)
+            _log.info("delivered job=%s bytes=%d record=%s", job.id, job.size_bytes, receipt.record)
+
+    async def _end(self, seq: int, state: JobState, receipt: Receipt | None = None, reason: str = "") -> bool:
+        # From here to the row and the files' end nothing may come between.
+        with anyio.CancelScope(shield=True):
+            ended = await self._spool.finish(seq, state, receipt, reason)
+            self._keeper.forget(seq)
+        return ended
+
+    async def _postpone(self, job: Job, error: DropoffError) -> None:
+        pause = backoff_seconds(job.attempts + 1, self._retry_first, self._retry_most, self._chance)
+        _log.warning("delivery waits job=%s seconds=%.1f cause=%s", job.id, pause, error.message)
+        await self._spool.postpone(job.seq, self._clock.now() + pause, error.message)
+
+    async def _hold(self, job: Job, error: DropoffError) -> None:
+        _log.error("job held job=%s cause=%s", job.id, error.message)
+        await self._spool.hold(job.seq, error.message, error.hint or "`dropoff retry` tries again")

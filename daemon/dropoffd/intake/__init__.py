@@ -1,0 +1,1 @@
+"""How jobs come in: the Unix listener, its handlers, and the inbox."""

@@ -1,0 +1,114 @@
+"""One connection: frames and descriptors in, answers out.
+
+asyncio's transports do not hand out descriptors, so the socket is read directly. Descriptors arrive with the
+frame they belong to, in order. Whatever ends the connection, none stays open.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+
+from dropoff.errors import DropoffError
+from dropoff.messages import Reply, Working, encode
+from dropoff.wire import FrameDecoder, frame
+
+_READ_BYTES = 64 << 10
+_DESCRIPTORS_MAX = 4
+# Who sends more before it has an answer is not read from until it has some.
+_FRAMES_MAX = 64
+
+
+class Connection:
+    """A connected, non-blocking Unix socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._decoder = FrameDecoder()
+        self._frames: deque[bytes] = deque()
+        self._descriptors: deque[int] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._reading = self._paused = self._ended = False
+
+    async def receive(self) -> bytes | None:
+        """Return the next frame, None at the end; raises ProtocolError for garbage and OSError."""
+        if not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._socket, self._on_readable)
+        while not self._frames:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                return None
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        if len(self._frames) == 1 and self._paused and not self._ended:
+            self._paused = False
+            self._loop.add_reader(self._socket, self._on_readable)
+        return self._frames.popleft()
+
+    def _on_readable(self) -> None:
+        try:
+            self._read()
+        except (OSError, DropoffError) as error:
+            self._failure = error
+            self._ended = True
+        if self._ended or len(self._frames) > _FRAMES_MAX:
+            self._paused = not self._ended
+            self._loop.remove_reader(self._socket)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _read(self) -> None:
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(self._socket, _READ_BYTES, _DESCRIPTORS_MAX)
+        except BlockingIOError:
+            return
+        self._descriptors.extend(descriptors)
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        if flags & socket.MSG_CTRUNC or len(self._descriptors) > _FRAMES_MAX:
+            raise ConnectionAbortedError("more descriptors than any message has")
+        self._ended = not data
+        self._frames.extend(self._decoder.feed(data))
+
+    def take_descriptor(self) -> int | None:
+        """Return the descriptor that came with the frame, now the caller's; None if none did."""
+        return self._descriptors.popleft() if self._descriptors else None
+
+    def caller_waits(self) -> bool:
+        """Tell whether the other end is still there; who gives up closes its end first."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    async def send(self, reply: Reply) -> None:
+        """Send an answer; raises OSError when nobody is there."""
+        data = frame(encode(reply))
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            await self._loop.sock_sendall(self._socket, memoryview(data)[sent:])
+
+    def send_working(self) -> None:
+        """Tell the caller that we are at it, if that can be told without waiting."""
+        data = frame(encode(Working()))
+        with contextlib.suppress(OSError):  # full or closed: the caller has enough to read, or is gone
+            if self._socket.send(data) < len(data):
+                self._socket.shutdown(socket.SHUT_RDWR)  # half a frame: out of step for good
+
+    def close(self) -> None:
+        """End the connection and close what came with it."""
+        self._loop.remove_reader(self._socket)
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors.clear()
+        self._socket.close()

@@ -1,0 +1,1 @@
+"""Custody on disk: SQLite behind one writer, and the quota."""

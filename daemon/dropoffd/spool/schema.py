@@ -1,0 +1,124 @@
+"""The spool's tables, and how older ones become newer ones.
+
+`PRAGMA user_version` counts the migrations that were applied. A newer number than this code knows is refused
+and nothing is touched: an older daemon must not guess what a newer one meant.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from dropoffd.errors import StartError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+    CREATE TABLE runs (
+        run INTEGER PRIMARY KEY,
+        project TEXT NOT NULL,
+        name TEXT NOT NULL,
+        store TEXT NOT NULL,
+        published INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (project, name, store)
+    );
+
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY,
+        job TEXT NOT NULL UNIQUE,
+        run INTEGER NOT NULL REFERENCES runs,
+        name BLOB NOT NULL,
+        state TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        size_class INTEGER NOT NULL,
+        files INTEGER NOT NULL,
+        capture TEXT NOT NULL,
+        newest INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due_at REAL,
+        reason TEXT NOT NULL DEFAULT '',
+        hint TEXT NOT NULL DEFAULT '',
+        save BLOB NOT NULL,
+        skipped BLOB,
+        receipt BLOB
+    );
+    CREATE INDEX jobs_queued ON jobs (run, priority DESC, size_class, seq) WHERE state = 'queued';
+    CREATE INDEX jobs_oldest ON jobs (seq) WHERE state = 'queued';
+    CREATE INDEX jobs_waiting ON jobs (due_at) WHERE state = 'waiting';
+    CREATE INDEX jobs_held ON jobs (seq) WHERE state = 'held';
+    CREATE INDEX jobs_ended ON jobs (seq) WHERE state IN ('delivered', 'cancelled', 'superseded');
+    CREATE INDEX jobs_newest ON jobs (run, name) WHERE newest AND state IN ('queued', 'waiting', 'held');
+
+    CREATE TABLE contents (
+        seq INTEGER NOT NULL REFERENCES jobs,
+        ordinal INTEGER NOT NULL,
+        path BLOB NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        mode INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        capture TEXT NOT NULL,
+        place BLOB NOT NULL,
+        offset INTEGER NOT NULL,
+        stamp BLOB,
+        synced INTEGER NOT NULL,
+        sha256 TEXT NOT NULL DEFAULT '',
+        key TEXT NOT NULL DEFAULT '',
+        inline BLOB,
+        PRIMARY KEY (seq, ordinal)
+    ) WITHOUT ROWID;
+    CREATE INDEX contents_unsettled ON contents (seq, ordinal) WHERE capture = 'link' OR NOT synced;
+
+    -- Directories outside the state directory that hold hard links of ours.
+    CREATE TABLE homes (path BLOB PRIMARY KEY) WITHOUT ROWID;
+
+    -- Kept by triggers, so that `status` and `flush` cost the same with one job and with a million.
+    CREATE TABLE totals (
+        run INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        PRIMARY KEY (run, state)
+    ) WITHOUT ROWID;
+    CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN
+        INSERT INTO totals VALUES (NEW.run, NEW.state, 1, NEW.size_bytes)
+            ON CONFLICT DO UPDATE SET jobs = jobs + 1, size_bytes = size_bytes + NEW.size_bytes;
+    END;
+    CREATE TRIGGER jobs_moved AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.state BEGIN
+        UPDATE totals SET jobs = jobs - 1, size_bytes = size_bytes - OLD.size_bytes
+            WHERE run = OLD.run AND state = OLD.state;
+        INSERT INTO totals VALUES (NEW.run, NEW.state, 1, NEW.size_bytes)
+            ON CONFLICT DO UPDATE SET jobs = jobs + 1, size_bytes = size_bytes + NEW.size_bytes;
+    END;
+    CREATE TRIGGER jobs_forgotten AFTER DELETE ON jobs BEGIN
+        UPDATE totals SET jobs = jobs - 1, size_bytes = size_bytes - OLD.size_bytes
+            WHERE run = OLD.run AND state = OLD.state;
+    END;
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the database to the newest schema, each migration in one transaction with its number.
+
+    Raises StartError for a database that a newer daemon made.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    check_version(version, migrations)
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def check_version(version: int, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Raise StartError for the schema of a newer daemon."""
+    if version > len(migrations):
+        raise StartError(
+            f"unable to open the spool: its schema is {version}, this daemon knows {len(migrations)}",
+            hint="a newer dropoff made it; upgrade with `pip install -U 'dropoff[daemon]'`",
+        )
+
+
+def version_in(path: str) -> int:
+    """Return the schema's number in the header of a database file (SQLite's file format, 1.3), touching nothing."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+    return int.from_bytes(header[60:64], "big") if header.startswith(b"SQLite format 3\0") else 0

@@ -1,0 +1,193 @@
+"""The spool: custody on disk. What it says is there is there, also after a power cut.
+
+The asynchronous face of `jobs` and `reports`: each method is one operation of the database, and returns when it
+is on disk. It also keeps the quota true and wakes who waits for jobs to end.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from dropoff.content import Content
+from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
+from dropoffd.custody import Candidate, Job
+from dropoffd.spool import jobs, reports
+from dropoffd.spool.database import Database
+from dropoffd.spool.quota import Quota
+
+_WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS = 32, 32, 64
+_PRUNE_EVERY = 1000
+_RUNS_REMEMBERED = 1000
+_SWEEP_AT_ONCE = 500
+
+
+class Spool:
+    """The spool in a state directory; open it before use."""
+
+    def __init__(self, state_dir: str, quota_bytes: int, floor_bytes: int, history_jobs: int) -> None:
+        self._state_dir = state_dir
+        self._database = Database(os.path.join(state_dir, "spool.db"))
+        self._history = history_jobs
+        self._ended_since_prune = 0
+        self._runs: dict[tuple[str, str, str], int] = {}
+        self.quota = Quota(state_dir, quota_bytes, floor_bytes, 0)
+        self.busy: Callable[[], bool] = lambda: False
+        """Tells whether the event loop has deliveries to look after; then no commit may hold it up."""
+        self.changed = anyio.Event()
+        """Set, and replaced, whenever a job ended or began to need a person."""
+
+    async def open(self) -> None:
+        """Open the database; raises StartError."""
+        await self._database.open()
+        in_custody = [total for state, total in (await self.totals()).items() if state not in FINAL_STATES]
+        self.quota.used_bytes = sum(total.size_bytes for total in in_custody)
+
+    async def aclose(self) -> None:
+        """Close the database when all that was asked for is on disk."""
+        await self._database.aclose()
+
+    async def accept(self, save: Save, contents: Sequence[Content], skipped: Sequence[str]) -> int | None:
+        """Take a job into custody and return its `seq`, or None if its id is known."""
+        commit = self._database.run if self.busy() else self._database.run_promptly
+        key = (save.run.project, save.run.name, save.run.store)
+        run = self._runs.get(key)
+        if run is None:
+            if len(self._runs) >= _RUNS_REMEMBERED:
+                self._runs.clear()
+            run = self._runs[key] = await commit(lambda c: jobs.run_of(c, key))
+        return await commit(lambda c: jobs.accept(c, run, save, contents, skipped))
+
+    async def known(self, job: str) -> bool:
+        """Tell whether a job of that id is or was in custody."""
+        return await self._database.run(lambda c: jobs.known(c, job))
+
+    async def older_of_name(self, seq: int) -> list[int]:
+        """Return the undelivered jobs that the job `seq`, saved with keep="newest", supersedes."""
+        return await self._database.run(lambda c: jobs.older_of_name(c, seq))
+
+    async def load(self, seq: int) -> Job | None:
+        """Return a job with its contents, or None if it ended."""
+        return await self._database.run(lambda c: jobs.load(c, seq))
+
+    async def window(self) -> list[Candidate]:
+        """Return the jobs that could be next."""
+        return await self._database.run(lambda c: jobs.window(c, _WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS))
+
+    async def digested(self, seq: int, sums: Sequence[tuple[int, str]]) -> None:
+        """Record the sha256 of contents by ordinal."""
+        await self._database.run(lambda c: jobs.digested(c, seq, sums))
+
+    async def stored(self, seq: int, ordinal: int, key: str) -> None:
+        """Record that the store confirmed a content under `key`."""
+        await self._database.run(lambda c: jobs.stored(c, seq, ordinal, key))
+
+    async def replace_content(self, seq: int, new: Content) -> bool:
+        """Record that a content lies elsewhere now; False if its job ended meanwhile."""
+        return await self._database.run(lambda c: jobs.replace_content(c, seq, new))
+
+    async def finish(self, seq: int, state: JobState, receipt: Receipt | None = None, reason: str = "") -> bool:
+        """End a job and drop its content; False if it had ended before."""
+        ended = await self._database.run(lambda c: jobs.finish(c, seq, state, receipt, reason))
+        if ended is None:
+            return False
+        size, places = ended
+        if places:
+            await anyio.to_thread.run_sync(partial(self._remove, places))
+        self.quota.release(size)
+        self._announce()
+        self._ended_since_prune += 1
+        if self._ended_since_prune >= _PRUNE_EVERY:
+            self._ended_since_prune = 0
+            await self._database.run(lambda c: jobs.prune(c, self._history))
+        return True
+
+    async def postpone(self, seq: int, due_at: float, reason: str) -> None:
+        """Let a job wait until `due_at` (seconds since the epoch)."""
+        await self._database.run(lambda c: jobs.postpone(c, seq, due_at, reason))
+
+    async def hold(self, seq: int, reason: str, hint: str) -> None:
+        """Keep a job until a person decides."""
+        await self._database.run(lambda c: jobs.hold(c, seq, reason, hint))
+        self._announce()
+
+    async def requeue_due(self, now: float, most_seconds: float) -> float | None:
+        """Put jobs whose time has come back in the queue; return when the next is due."""
+
+        def operation(connection: sqlite3.Connection) -> float | None:
+            jobs.requeue_due(connection, now, most_seconds)
+            return jobs.next_due(connection)
+
+        return await self._database.run(operation)
+
+    async def requeue(self, seqs: Sequence[int] | None) -> int:
+        """Put held and waiting jobs (all held ones for None) back in the queue."""
+        return await self._database.run(lambda c: jobs.requeue(c, seqs))
+
+    async def unsettled(self) -> list[tuple[str, int, Content]]:
+        """Return every content that rests on a hard link or is not synced."""
+        return await self._database.run(jobs.unsettled)
+
+    async def run_published(self, run: int) -> bool:
+        """Tell whether the run's own record is known to be in the store."""
+        return await self._database.run(lambda c: jobs.run_published(c, run))
+
+    async def publish_run(self, run: int) -> None:
+        """Record that the run's own record is in the store."""
+        await self._database.run(lambda c: jobs.publish_run(c, run))
+
+    async def homes(self) -> list[str]:
+        """Return the directories outside the state directory that may hold links of ours."""
+        return [os.fsdecode(path) for path in await self._database.run(jobs.homes)]
+
+    async def add_home(self, path: str) -> None:
+        """Remember such a directory."""
+        await self._database.run(lambda c: jobs.add_home(c, os.fsencode(path)))
+
+    async def set_meta(self, key: str, value: str) -> None:
+        """Remember a value."""
+        await self._database.run(lambda c: jobs.set_meta(c, key, value))
+
+    async def meta(self, key: str) -> str | None:
+        """Return a remembered value."""
+        return await self._database.run(lambda c: jobs.meta(c, key))
+
+    async def sweep(self, places: Sequence[bytes]) -> None:
+        """Remove those payload files, found at start, that no job needs."""
+        for start in range(0, len(places), _SWEEP_AT_ONCE):
+            some = places[start : start + _SWEEP_AT_ONCE]
+            needed = await self._database.run(lambda c, some=some: jobs.referenced(c, some))  # type: ignore[misc]
+            await anyio.to_thread.run_sync(partial(self._remove, [p for p in some if p not in needed]))
+
+    async def totals(self) -> dict[JobState, Total]:
+        """Return how many jobs and bytes are in each state."""
+        return await self._database.run(reports.totals)
+
+    async def listed(self, states: Sequence[JobState], limit: int, before: int | None) -> list[JobReport]:
+        """Return up to `limit` jobs below `before`, newest first."""
+        return await self._database.run(lambda c: reports.listed(c, states, limit, before))
+
+    async def found(self, job: str) -> list[JobReport]:
+        """Return the jobs whose id begins with `job`: none, the one, or two."""
+        return await self._database.run(lambda c: reports.found(c, job))
+
+    async def numbered(self, seqs: Sequence[int]) -> list[JobReport]:
+        """Return these jobs."""
+        return await self._database.run(lambda c: reports.numbered(c, seqs))
+
+    async def settled(self, named: Sequence[str], run: tuple[str, str] | None) -> tuple[int, int, list[JobReport]]:
+        """Count the jobs that want waiting and the delivered; list the troubled."""
+        return await self._database.run(lambda c: reports.settled(c, named, run))
+
+    def _announce(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    def _remove(self, places: Sequence[bytes]) -> None:
+        for place in places:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._state_dir, os.fsdecode(place)))

@@ -1,0 +1,1 @@
+"""Somewhere bytes can live: one interface, a folder per provider."""

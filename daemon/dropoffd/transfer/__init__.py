@@ -1,0 +1,1 @@
+"""Carry one job to its store."""

@@ -1,0 +1,66 @@
+"""The life of one object, as a table: what is known of it, and what to do next.
+
+Pure: facts in, steps out. A fact that the table does not expect in a stage is a bug and raises. After a crash
+the stage is read off the object's row and the same table goes on: there is no other way to resume.
+"""
+
+import enum
+
+from dropoffd.custody import Held
+
+
+class Stage(enum.Enum):
+    """What is known of an object."""
+
+    FROZEN = "its bytes are in custody"
+    DIGESTED = "and their sha256 is known"
+    ABSENT = "and the store does not have them"
+    STORED = "the store has them, confirmed by size and sha256"
+
+
+class Fact(enum.Enum):
+    """What happened, in the past tense."""
+
+    HASHED = "the sha256 was computed"
+    FOUND = "the store has an object of that key, size and sha256"
+    MISSED = "the store has no such object"
+    CONFIRMED = "the store took the object and confirmed it"
+
+
+class Step(enum.Enum):
+    """What to do next."""
+
+    DIGEST = "compute the sha256"
+    LOOK = "ask the store whether it has the object"
+    PUT = "send it"
+    NOTHING = "it is done"
+
+
+NEXT_STAGE: dict[tuple[Stage, Fact], Stage] = {
+    (Stage.FROZEN, Fact.HASHED): Stage.DIGESTED,
+    (Stage.DIGESTED, Fact.FOUND): Stage.STORED,
+    (Stage.DIGESTED, Fact.MISSED): Stage.ABSENT,
+    (Stage.ABSENT, Fact.CONFIRMED): Stage.STORED,
+}
+
+NEXT_STEP: dict[Stage, Step] = {
+    Stage.FROZEN: Step.DIGEST,
+    Stage.DIGESTED: Step.LOOK,
+    Stage.ABSENT: Step.PUT,
+    Stage.STORED: Step.NOTHING,
+}
+
+
+def stage_of(held: Held) -> Stage:
+    """Return the stage that an object's row tells."""
+    if held.key:
+        return Stage.STORED
+    return Stage.DIGESTED if held.sha256 else Stage.FROZEN
+
+
+def after(stage: Stage, fact: Fact) -> Stage:
+    """Return the stage after `fact`; raises ValueError where the table has no such cell."""
+    try:
+        return NEXT_STAGE[stage, fact]
+    except KeyError:
+        raise ValueError(f"{fact} cannot happen to an object that is {stage}") from None

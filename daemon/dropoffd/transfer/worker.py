@@ -1,0 +1,140 @@
+"""Deliver one job: walk its objects through the table, then publish its record.
+
+Every fact is a row before the next step builds on it, so a crash anywhere goes on at the last row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from dropoff.content import Content
+from dropoff.messages import Receipt
+from dropoffd.custody import Held, Job, Source
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    CorruptError,
+    Create,
+    Mode,
+    NotFoundError,
+    Overwrite,
+    Progress,
+    Store,
+)
+from dropoffd.transfer import plan
+from dropoffd.transfer.digest import Digester
+from dropoffd.transfer.machine import NEXT_STEP, Fact, Step, after, stage_of
+from dropoffd.transfer.plan import Object
+
+
+class Facts(Protocol):
+    """Where facts become rows."""
+
+    async def digested(self, seq: int, sums: Sequence[tuple[int, str]]) -> None:
+        """Record the sha256 of contents by ordinal."""
+
+    async def stored(self, seq: int, ordinal: int, key: str) -> None:
+        """Record that the store confirmed a content under `key`."""
+
+
+class Catalogue(Protocol):
+    """Names for content, and the record that makes a job visible."""
+
+    def key(self, job: Job, held: Held) -> str:
+        """Return the key of a digested content."""
+
+    async def publish(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
+        """Make the job visible; `places` are key and offset by ordinal."""
+
+
+Open = Callable[[str, int, Content], Source]
+
+
+class _Body:
+    """A source whose digest is known."""
+
+    def __init__(self, source: Source, sha256: str) -> None:
+        self.size_bytes = source.size_bytes
+        self.sha256 = sha256
+        self.read = source.read
+
+
+class Worker:
+    """Delivers jobs one after another or at once; holds nothing of them."""
+
+    def __init__(self, facts: Facts, catalogue: Catalogue, open_source: Open, digester: Digester) -> None:
+        self._facts = facts
+        self._catalogue = catalogue
+        self._open = open_source
+        self._digester = digester
+
+    async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
+        """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
+        places: dict[int, tuple[str, int | None]] = {}
+        digested: dict[int, Held] = {}
+        for item in plan.objects(job):
+            held, members = await self._object(job, item, store, progress)
+            for member in members:
+                places[member.content.ordinal] = (held.key, member.content.offset)
+            if not members:
+                places[held.content.ordinal] = (held.key, None)
+            digested |= {one.content.ordinal: one for one in (held, *members)}
+        contents = tuple(digested.get(held.content.ordinal, held) for held in job.contents)
+        return await self._catalogue.publish(store, msgspec.structs.replace(job, contents=contents), places)
+
+    async def _object(
+        self, job: Job, item: Object, store: Store, progress: Progress
+    ) -> tuple[Held, tuple[Held, ...]]:
+        held, members = item.held, item.members
+        stage = stage_of(held)
+        mode: Mode = Create()
+        while (step := NEXT_STEP[stage]) is not Step.NOTHING:
+            if step is Step.DIGEST:
+                held, members = await self._digest(job, item)
+                fact = Fact.HASHED
+            elif step is Step.LOOK:
+                fact, mode = await self._look(job, held, store)
+            else:
+                await self._put(job, held, store, mode, progress)
+                fact = Fact.CONFIRMED
+            stage = after(stage, fact)
+        if not held.key:
+            held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))
+            await self._facts.stored(job.seq, held.content.ordinal, held.key)
+        return held, members
+
+    async def _digest(self, job: Job, item: Object) -> tuple[Held, tuple[Held, ...]]:
+        helds = (item.held, *item.members)
+        sums = await self._digester.digest([partial(self._open, job.id, job.seq, held.content) for held in helds])
+        digested = [msgspec.structs.replace(held, sha256=sha) for held, sha in zip(helds, sums, strict=True)]
+        await self._facts.digested(job.seq, [(held.content.ordinal, held.sha256) for held in digested])
+        return digested[0], tuple(digested[1:])
+
+    async def _look(self, job: Job, held: Held, store: Store) -> tuple[Fact, Mode]:
+        try:
+            found = await store.stat(self._catalogue.key(job, held))
+        except NotFoundError:
+            return Fact.MISSED, Create()
+        if (found.size_bytes, found.sha256) == (held.content.size_bytes, held.sha256):
+            return Fact.FOUND, Create()
+        # Somebody damaged it: the key says what belongs there.
+        return Fact.MISSED, Overwrite()
+
+    async def _put(self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress) -> None:
+        key = self._catalogue.key(job, held)
+        source = self._open(job.id, job.seq, held.content)
+        try:
+            found = await store.put(key, _Body(source, held.sha256), mode, progress)
+        except AlreadyExistsError:  # another job with the same content was faster
+            found = await store.stat(key)
+        except CorruptError:
+            source.check()  # the likelier culprit
+            raise
+        finally:
+            source.close()
+        if (found.size_bytes, found.sha256) != (held.content.size_bytes, held.sha256):
+            raise CorruptError(
+                f"unable to confirm {key}: the store has {found.size_bytes} bytes with sha256 {found.sha256}, "
+                f"not {held.content.size_bytes} bytes with {held.sha256}"
+            )

@@ -1,0 +1,314 @@
+"""What the SDK and the command line say to the daemon, and what it answers.
+
+Every connection opens with `Hello`; the daemon answers `Welcome`, or `Refused` if it does not speak that
+protocol. Then each request has one answer; a `Working` may come any number of times before it, and says that
+the daemon is alive and at it. Names are bytes, as in the file system. Unknown fields are ignored, so an older
+daemon serves a newer SDK of the same protocol.
+"""
+
+import enum
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from dropoff.errors import ProtocolError
+from dropoff.ids import JobId
+
+PROTOCOL = 1
+SAVE_FORMAT = 1
+PRIORITY_MOST = 1_000
+# What the spool's database can hold as a number.
+_SEQ_MOST = 2**63 - 1
+
+
+class Category(enum.StrEnum):
+    """What part a saved thing plays in its run."""
+
+    CODE = "code"
+    INPUT = "input"
+    OUTPUT = "output"
+
+
+class Keep(enum.StrEnum):
+    """Whether a newer save of the same name replaces one that is not delivered yet."""
+
+    ALL = "all"
+    NEWEST = "newest"
+
+
+class Kind(enum.StrEnum):
+    """What was saved."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands; `docs/design.md` has the table of transitions."""
+
+    QUEUED = "queued"
+    UPLOADING = "uploading"
+    WAITING = "waiting"
+    HELD = "held"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+FINAL_STATES = frozenset({JobState.DELIVERED, JobState.CANCELLED, JobState.SUPERSEDED})
+
+
+class Code(enum.StrEnum):
+    """Why the daemon refuses."""
+
+    PROTOCOL = "protocol"
+    GARBAGE = "garbage"
+    UNKNOWN_JOB = "unknown-job"
+    NOT_ALLOWED = "not-allowed"
+    NOT_REGULAR = "not-regular"
+    UNREADABLE = "unreadable"
+    UNSTABLE = "unstable"
+    SPOOL_FULL = "spool-full"
+    STORE = "store"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a save belongs to; travels with each save, so that no call has to come first."""
+
+    project: str
+    name: str
+    store: str
+    created_at: float
+    host: str
+    user: str
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """What `fstat` says of a file's content: it changes when the content may have changed."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+
+class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):
+    """Take this file or directory into custody; its descriptor travels beside the message."""
+
+    job: JobId
+    run: RunInfo
+    kind: Kind
+    name: bytes
+    category: Category
+    source: bytes
+    created_at: float
+    format: int = SAVE_FORMAT
+    content_type: str | None = None
+    prefix: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    priority: Annotated[int, msgspec.Meta(ge=-PRIORITY_MOST, le=PRIORITY_MOST)] = 0
+    keep: Keep = Keep.ALL
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Open a connection."""
+
+    protocol: int
+    client: str
+
+
+class Status(msgspec.Struct, frozen=True, tag="status"):
+    """Ask what is in custody."""
+
+
+class Jobs(msgspec.Struct, frozen=True, tag="jobs"):
+    """List jobs, newest first; `before` is the `seq` to continue below."""
+
+    states: tuple[JobState, ...] = ()
+    limit: int = 50
+    before: Annotated[int, msgspec.Meta(ge=0, le=_SEQ_MOST)] | None = None
+
+
+class Show(msgspec.Struct, frozen=True, tag="show"):
+    """Tell everything about one job; `job` may be a unique beginning of its id."""
+
+    job: str
+
+
+class Wait(msgspec.Struct, frozen=True, tag="wait"):
+    """Answer when every one of `jobs` needs no more waiting (final or held), or after the timeout.
+
+    No jobs named means all that are in custody now; `run` narrows that to one run (project, name).
+    """
+
+    jobs: tuple[str, ...] = ()
+    run: tuple[str, str] | None = None
+    timeout_seconds: float | None = None
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry"):
+    """Put held and waiting jobs back in the queue; none named means all held ones."""
+
+    jobs: tuple[str, ...] = ()
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Give jobs up: their content leaves custody without having been delivered."""
+
+    jobs: tuple[str, ...]
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """Stop starting deliveries; saves are still taken."""
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """Start deliveries again."""
+
+
+Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of delivery: where the content is and what it is.
+
+    `key` and `sha256` are those of the file, for a directory those of its record, which lists its files.
+    """
+
+    job: JobId
+    store: str
+    record: str
+    key: str
+    size_bytes: int
+    sha256: str
+    files: int
+    delivered_at: float
+
+
+class JobReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One job as `status`, `jobs`, `show` and deliveries see it."""
+
+    job: JobId
+    seq: int
+    project: str
+    run: str
+    name: bytes
+    kind: Kind
+    state: JobState
+    size_bytes: int
+    sent_bytes: int
+    files: int
+    capture: str
+    created_at: float
+    attempts: int
+    priority: int
+    reason: str = ""
+    hint: str = ""
+    retry_at: float | None = None
+    receipt: Receipt | None = None
+    skipped: tuple[str, ...] = ()
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """The daemon is here and speaks our protocol."""
+
+    protocol: int
+    daemon: str
+    pid: int
+
+
+class Working(msgspec.Struct, frozen=True, tag="working"):
+    """The answer takes longer than a moment; keep waiting."""
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """The job is in custody: its content is frozen and its row is on disk."""
+
+    job: JobId
+    capture: str
+    files: int
+    skipped: tuple[str, ...] = ()
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Nothing was done, and why."""
+
+    code: Code
+    message: str
+    hint: str = ""
+
+
+class Total(msgspec.Struct, frozen=True):
+    """How many jobs are in a state, and how many bytes."""
+
+    jobs: int
+    size_bytes: int
+
+
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag="status-report"):
+    """What the daemon has in custody and how it does."""
+
+    daemon: str
+    pid: int
+    uptime_seconds: float
+    paused: bool
+    totals: dict[JobState, Total]
+    rate_bytes_per_second: float
+    quota_bytes: int
+    free_bytes: int
+    leases: int
+    held: tuple[JobReport, ...] = ()
+    active: tuple[JobReport, ...] = ()
+
+
+class JobList(msgspec.Struct, frozen=True, tag="job-list"):
+    """Some jobs; `more` tells that there are older ones."""
+
+    jobs: tuple[JobReport, ...]
+    more: bool = False
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag="settled"):
+    """What a `Wait` found: how many still want waiting, and the jobs that did not end as delivered."""
+
+    pending: int
+    delivered: int
+    troubled: tuple[JobReport, ...] = ()
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request took effect on this many jobs."""
+
+    jobs: int = 0
+
+
+Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done
+
+encode = msgspec.msgpack.Encoder().encode
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_T = TypeVar("_T")
+
+
+def decode_request(data: bytes) -> Request:
+    """Return a request; raises ProtocolError for anything else."""
+    return decoded(_requests, data)
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Return an answer; raises ProtocolError for anything else."""
+    return decoded(_replies, data)
+
+
+def decoded(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    """Return what `data` says; raises ProtocolError for whatever the decoder stumbles over."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"unable to read a message of {len(data)} bytes: {error}") from error

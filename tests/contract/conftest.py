@@ -1,0 +1,11 @@
+"""Fixtures for the store conformance suite."""
+
+import pytest
+
+pytest.register_assert_rewrite("contract.suite")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio, as the daemon does."""
+    return "asyncio"

@@ -1,0 +1,455 @@
+# ruff: noqa: D401  # a check's docstring is what it claims, not what it does
+"""What a store has to be: checks that run on every provider and every wrapper.
+
+Each check is a coroutine that takes a store, works below a prefix of its own, and raises AssertionError where the
+store is not what `dropoffd.stores.base` says. They need no test framework, so that they can run on a user's own
+bucket, too.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from dropoff.errors import UnstableSourceError
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    Bytes,
+    CorruptError,
+    Create,
+    Mode,
+    NotFoundError,
+    Overwrite,
+    PreconditionFailedError,
+    RefusedError,
+    Replace,
+    Stat,
+    Store,
+    ignore_progress,
+)
+
+Check = Callable[[Store], Awaitable[None]]
+
+CHECKS: list[Check] = []
+
+WRITERS = 8
+LARGE_BYTES = 32 << 20
+NOWHERE = "0" * 64
+
+
+def check(function: Check) -> Check:
+    """Add a check to the suite."""
+    CHECKS.append(function)
+    return function
+
+
+class Failing(Bytes):
+    """A body that breaks after its first half."""
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes, in small pieces, until half of all is read."""
+        if offset >= self.size_bytes // 2:
+            raise UnstableSourceError("unable to read the body: it breaks here")
+        return super().read(min(size, 64 << 10), offset)
+
+
+class Short(Bytes):
+    """A body that ends before its length."""
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes, none beyond half of all."""
+        return super().read(max(0, min(size, self.size_bytes // 2 - offset)), offset)
+
+
+def body(data: bytes) -> Bytes:
+    """Return `data` as a body that is what it says."""
+    return Bytes(data, sha256(data))
+
+
+def sha256(data: bytes) -> str:
+    """Return the digest of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def somewhere() -> str:
+    """Return a prefix that nobody else uses."""
+    return f"conformance/{secrets.token_hex(8)}"
+
+
+async def put(store: Store, key: str, data: bytes, mode: Mode | None = None) -> Stat:
+    """Store `data`, by default only if nothing is there."""
+    return await store.put(key, body(data), mode or Create(), ignore_progress)
+
+
+async def keys(store: Store, prefix: str) -> list[str]:
+    """Return the keys below a prefix in the order of the listing."""
+    return [found.key async for found in store.list(prefix)]
+
+
+async def expect(kind: type[Exception], attempt: Awaitable[object]) -> None:
+    """Await what must fail in just this way."""
+    try:
+        await attempt
+    except kind:
+        return
+    raise AssertionError(f"nothing was raised where {kind.__name__} was due")
+
+
+async def absent(store: Store, prefix: str) -> None:
+    """Assert that nothing is visible below a prefix."""
+    assert await keys(store, prefix) == []
+
+
+@check
+async def what_was_put_can_be_got(store: Store) -> None:
+    """An object that was put has the bytes that were put."""
+    key = f"{somewhere()}/object"
+    await put(store, key, b"some bytes")
+    assert await store.get(key) == b"some bytes"
+
+
+@check
+async def put_returns_what_the_store_has(store: Store) -> None:
+    """The answer of `put` is what `stat` tells right after."""
+    key = f"{somewhere()}/object"
+    found = await put(store, key, b"some bytes")
+    assert (found.key, found.size_bytes) == (key, 10)
+    assert await store.stat(key) == found
+
+
+@check
+async def stat_tells_size_and_digest(store: Store) -> None:
+    """`stat` tells the key, the size and, if the store knows one, the right sha256."""
+    key = f"{somewhere()}/object"
+    await put(store, key, b"some bytes")
+    found = await store.stat(key)
+    assert (found.key, found.size_bytes) == (key, 10)
+    assert found.sha256 in {sha256(b"some bytes"), ""}
+    assert found.sha256 or store.limits.verifies != "sha256"
+
+
+@check
+async def etags_tell_contents_apart(store: Store) -> None:
+    """Another content has another etag, the same unchanged object the same."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"one")
+    assert (await store.stat(key)).etag == first.etag
+    second = await put(store, key, b"two", Overwrite())
+    assert second.etag != first.etag
+
+
+@check
+async def an_empty_object_is_an_object(store: Store) -> None:
+    """An object without bytes can be put, seen and read."""
+    key = f"{somewhere()}/empty"
+    found = await put(store, key, b"")
+    assert found.size_bytes == 0
+    assert await store.get(key) == b""
+    assert await keys(store, key) == [key]
+
+
+@check
+async def a_large_object_arrives_whole(store: Store) -> None:
+    """An object of many pieces has the size and digest of what was sent."""
+    key = f"{somewhere()}/large"
+    data = secrets.token_bytes(1 << 20) * (LARGE_BYTES >> 20)
+    found = await put(store, key, data)
+    assert found.size_bytes == LARGE_BYTES
+    assert found.sha256 in {sha256(data), ""}
+    assert await store.get(key, LARGE_BYTES - 10) == data[-10:]
+
+
+@check
+async def progress_adds_up_to_the_size(store: Store) -> None:
+    """The pieces that `progress` is told of are the object, no more and no less."""
+    key = f"{somewhere()}/object"
+    pieces: list[int] = []
+    data = secrets.token_bytes((5 << 20) + 7)
+    await store.put(key, body(data), Create(), pieces.append)
+    assert sum(pieces) == len(data)
+    assert min(pieces) > 0
+
+
+@check
+async def ranges_can_be_read(store: Store) -> None:
+    """Any part of an object can be read, and nothing beyond its end."""
+    key = f"{somewhere()}/object"
+    await put(store, key, b"0123456789")
+    assert await store.get(key, 3) == b"3456789"
+    assert await store.get(key, 3, 5) == b"34"
+    assert await store.get(key, 0, 1) == b"0"
+    assert await store.get(key, 8, 100) == b"89"
+    assert await store.get(key, 5, 5) == b""
+
+
+@check
+async def reading_what_is_not_there_says_so(store: Store) -> None:
+    """`get` and `stat` of a key that nobody put raise NotFoundError."""
+    key = f"{somewhere()}/nothing"
+    await expect(NotFoundError, store.get(key))
+    await expect(NotFoundError, store.stat(key))
+
+
+@check
+async def a_prefix_of_a_key_is_not_an_object(store: Store) -> None:
+    """The beginning of an object's key, up to a slash, names nothing."""
+    prefix = somewhere()
+    await put(store, f"{prefix}/below/object", b"bytes")
+    await expect(NotFoundError, store.stat(f"{prefix}/below"))
+    await expect(NotFoundError, store.get(f"{prefix}/below"))
+
+
+@check
+async def below_an_object_there_is_nothing(store: Store) -> None:
+    """A key that goes on where an object's key ends names nothing."""
+    key = f"{somewhere()}/object"
+    await put(store, key, b"bytes")
+    await expect(NotFoundError, store.stat(f"{key}/below"))
+    await expect(NotFoundError, store.get(f"{key}/below"))
+
+
+@check
+async def delete_removes(store: Store) -> None:
+    """A deleted object is neither found nor listed, and its key is free again."""
+    prefix = somewhere()
+    await put(store, f"{prefix}/object", b"one")
+    await store.delete(f"{prefix}/object")
+    await expect(NotFoundError, store.stat(f"{prefix}/object"))
+    await absent(store, prefix)
+    await put(store, f"{prefix}/object", b"two")
+    assert await store.get(f"{prefix}/object") == b"two"
+
+
+@check
+async def deleting_twice_is_fine(store: Store) -> None:
+    """Deleting what is not there is no error."""
+    key = f"{somewhere()}/object"
+    await store.delete(key)
+    await put(store, key, b"bytes")
+    await store.delete(key)
+    await store.delete(key)
+
+
+@check
+async def deleting_a_prefix_of_a_key_removes_nothing(store: Store) -> None:
+    """Deleting the beginning of a key, or what would be below it, is no error and leaves the object alone."""
+    prefix = somewhere()
+    await put(store, f"{prefix}/below/object", b"bytes")
+    await store.delete(f"{prefix}/below")
+    await store.delete(f"{prefix}/below/object/further")
+    assert await keys(store, prefix) == [f"{prefix}/below/object"]
+
+
+@check
+async def create_never_replaces(store: Store) -> None:
+    """`Create` on a key that is taken raises AlreadyExistsError and changes nothing."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"first")
+    await expect(AlreadyExistsError, put(store, key, b"second"))
+    await expect(AlreadyExistsError, put(store, key, b"first"))
+    assert await store.stat(key) == first
+
+
+@check
+async def of_racing_creators_one_wins(store: Store) -> None:
+    """Of several writers that create one key at once exactly one succeeds, and its bytes are there, whole."""
+    if not store.limits.creates_atomically:
+        return
+    key = f"{somewhere()}/object"
+    bodies = [secrets.token_bytes(100_000 + n) for n in range(WRITERS)]
+    outcomes = await asyncio.gather(*(put(store, key, data) for data in bodies), return_exceptions=True)
+    winners = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Stat)]
+    losers = [outcome for outcome in outcomes if isinstance(outcome, AlreadyExistsError)]
+    assert (len(winners), len(losers)) == (1, WRITERS - 1)
+    assert await store.get(key) == bodies[winners[0]]
+
+
+@check
+async def overwrite_replaces_and_creates(store: Store) -> None:
+    """`Overwrite` stores whether or not there was an object, and the new one is all there is."""
+    prefix = somewhere()
+    await put(store, f"{prefix}/object", b"a longer first content", Overwrite())
+    found = await put(store, f"{prefix}/object", b"second", Overwrite())
+    assert await store.get(f"{prefix}/object") == b"second"
+    assert found.sha256 in {sha256(b"second"), ""}
+    assert await keys(store, prefix) == [f"{prefix}/object"]
+
+
+@check
+async def replace_with_the_right_etag_replaces(store: Store) -> None:
+    """`Replace` that names the present etag stores, and the etag is another one then."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"first")
+    second = await put(store, key, b"second", Replace(first.etag))
+    assert await store.get(key) == b"second"
+    assert second.etag != first.etag
+
+
+@check
+async def replace_with_an_old_etag_changes_nothing(store: Store) -> None:
+    """`Replace` that names an etag of the past raises PreconditionFailedError, and the object is as it was."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"first")
+    second = await put(store, key, b"second", Replace(first.etag))
+    await expect(PreconditionFailedError, put(store, key, b"third", Replace(first.etag)))
+    assert await store.stat(key) == second
+
+
+@check
+async def replace_of_nothing_creates_nothing(store: Store) -> None:
+    """`Replace` where no object is raises PreconditionFailedError and leaves none."""
+    prefix = somewhere()
+    await expect(PreconditionFailedError, put(store, f"{prefix}/object", b"bytes", Replace("an-etag")))
+    await absent(store, prefix)
+
+
+@check
+async def of_racing_replacers_one_wins(store: Store) -> None:
+    """Of several writers that replace the same etag at once exactly one succeeds."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"first")
+    bodies = [f"second {n}".encode() for n in range(WRITERS)]
+    outcomes = await asyncio.gather(
+        *(put(store, key, data, Replace(first.etag)) for data in bodies), return_exceptions=True
+    )
+    winners = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Stat)]
+    losers = [outcome for outcome in outcomes if isinstance(outcome, PreconditionFailedError)]
+    assert (len(winners), len(losers)) == (1, WRITERS - 1)
+    assert await store.get(key) == bodies[winners[0]]
+
+
+@check
+async def the_list_is_in_the_order_of_keys(store: Store) -> None:
+    """A listing has every key below its prefix once, in the order of their bytes, with true sizes."""
+    prefix = somewhere()
+    names = ["b", "a/z", "a/b/c", "a.b", "a-b", "A", "a0", "c/d"]
+    for size, name in enumerate(names):
+        await put(store, f"{prefix}/{name}", b"x" * size)
+    found = [(stat.key, stat.size_bytes) async for stat in store.list(f"{prefix}/")]
+    assert found == sorted((f"{prefix}/{name}", size) for size, name in enumerate(names))
+
+
+@check
+async def a_prefix_need_not_end_at_a_slash(store: Store) -> None:
+    """A prefix is the beginning of a text, not a folder."""
+    prefix = somewhere()
+    for name in ("run-1/a", "run-10/b", "run-2/c", "other"):
+        await put(store, f"{prefix}/{name}", b"")
+    assert await keys(store, f"{prefix}/run-1") == [f"{prefix}/run-1/a", f"{prefix}/run-10/b"]
+    assert await keys(store, f"{prefix}/run-1/") == [f"{prefix}/run-1/a"]
+    assert await keys(store, f"{prefix}/run-1/a") == [f"{prefix}/run-1/a"]
+    assert await keys(store, f"{prefix}/nothing") == []
+
+
+@check
+async def the_whole_store_can_be_listed(store: Store) -> None:
+    """The empty prefix lists objects and nothing that is the store's own."""
+    prefix = somewhere()
+    first = await put(store, f"{prefix}/object", b"first")
+    await put(store, f"{prefix}/object", b"second", Replace(first.etag))
+    everything = await keys(store, "")
+    assert f"{prefix}/object" in everything
+    assert [key for key in everything if not key.startswith("conformance/")] == []
+
+
+@check
+async def odd_but_legal_keys_are_kept_apart(store: Store) -> None:
+    """Every character that the catalogue puts into keys, and long components, come back as they went."""
+    prefix = somewhere()
+    names = ["a b", "per%20cent", "%2Ehidden", "it's", "(1)!", "a+b", "tilde~", "UPPER", "upper", "x" * 240, "a..b"]
+    for name in names:
+        await put(store, f"{prefix}/{name}", name.encode())
+    assert await keys(store, f"{prefix}/") == sorted(f"{prefix}/{name}" for name in names)
+    for name in names:
+        assert await store.get(f"{prefix}/{name}") == name.encode()
+
+
+@check
+async def keys_that_are_no_plain_paths_are_refused(store: Store) -> None:
+    """A key that is empty, absolute, or has an empty, `.` or `..` component raises RefusedError everywhere."""
+    for key in ("", "/absolute", "a//b", "a/", "a/./b", "./a", "a/../b", "../outside", "..", "nul\0byte"):
+        await expect(RefusedError, put(store, key, b"bytes"))
+        await expect(RefusedError, put(store, key, b"bytes", Overwrite()))
+        await expect(RefusedError, store.get(key))
+        await expect(RefusedError, store.stat(key))
+        await expect(RefusedError, store.delete(key))
+
+
+@check
+async def components_over_the_limit_are_refused(store: Store) -> None:
+    """A key with a component longer than the limit raises RefusedError and leaves nothing."""
+    prefix = somewhere()
+    await expect(RefusedError, put(store, f"{prefix}/{'x' * (store.limits.component_max_bytes + 1)}", b"bytes"))
+    await absent(store, prefix)
+
+
+@check
+async def bytes_that_are_not_their_digest_are_corrupt(store: Store) -> None:
+    """A body whose bytes have another digest raises CorruptError, and nothing appears under the key."""
+    prefix = somewhere()
+    for mode in (Create(), Overwrite()):
+        lying = Bytes(b"some bytes", NOWHERE)
+        await expect(CorruptError, store.put(f"{prefix}/object", lying, mode, ignore_progress))
+    await absent(store, prefix)
+
+
+@check
+async def a_corrupt_body_does_not_harm_what_is_there(store: Store) -> None:
+    """A body whose bytes have another digest leaves the object that was there alone."""
+    key = f"{somewhere()}/object"
+    first = await put(store, key, b"first")
+    for mode in (Overwrite(), Replace(first.etag)):
+        await expect(CorruptError, store.put(key, Bytes(b"second", NOWHERE), mode, ignore_progress))
+    assert await store.stat(key) == first
+    assert await store.get(key) == b"first"
+
+
+@check
+async def a_body_that_ends_early_is_corrupt(store: Store) -> None:
+    """A body with fewer bytes than its length raises CorruptError and leaves nothing."""
+    prefix = somewhere()
+    data = secrets.token_bytes(3 << 20)
+    for sha in (sha256(data), sha256(data[: len(data) // 2])):
+        await expect(CorruptError, store.put(f"{prefix}/object", Short(data, sha), Create(), ignore_progress))
+    await absent(store, prefix)
+
+
+@check
+async def a_body_that_fails_leaves_nothing(store: Store) -> None:
+    """What reading the body raises comes through as it is, and nothing appears under the key."""
+    prefix = somewhere()
+    data = secrets.token_bytes(3 << 20)
+    failing = Failing(data, sha256(data))
+    await expect(UnstableSourceError, store.put(f"{prefix}/object", failing, Create(), ignore_progress))
+    await absent(store, prefix)
+
+
+@check
+async def a_cancelled_put_leaves_nothing(store: Store) -> None:
+    """A put that is cancelled after its first bytes ends, and nothing appears under the key."""
+    prefix = somewhere()
+    loop = asyncio.get_running_loop()
+    began = asyncio.Event()
+    data = secrets.token_bytes(1 << 20) * 64
+
+    def progress(_: int) -> None:
+        loop.call_soon_threadsafe(began.set)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(store.put, f"{prefix}/object", body(data), Create(), progress)
+        await began.wait()
+        group.cancel_scope.cancel()
+    await absent(store, prefix)
+
+
+@check
+async def a_body_is_read_again_for_another_put(store: Store) -> None:
+    """The same body can be put twice, whole each time."""
+    prefix = somewhere()
+    once = body(secrets.token_bytes(2 << 20))
+    for name in ("one", "two"):
+        found = await store.put(f"{prefix}/{name}", once, Create(), ignore_progress)
+        assert found.size_bytes == 2 << 20
+    assert await store.get(f"{prefix}/one") == await store.get(f"{prefix}/two")

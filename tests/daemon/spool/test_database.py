@@ -1,0 +1,161 @@
+"""The database: groups, failures and what is on disk when an answer comes."""
+
+import asyncio
+import shutil
+import sqlite3
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from daemon.making import Spools, inline, save, sha256
+from dropoff.errors import UsageError
+from dropoffd.errors import Exit, StartError
+from dropoffd.spool import schema
+from dropoffd.spool.database import GROUP_MAX, Database
+from dropoffd.spool.schema import MIGRATIONS, migrate
+
+pytestmark = pytest.mark.anyio
+
+
+def insert(key: str, connection: sqlite3.Connection) -> None:
+    """Write a row."""
+    connection.execute("INSERT INTO meta VALUES (?, '')", (key,))
+
+
+def insert_and_refuse(key: str, connection: sqlite3.Connection) -> None:
+    """Write a row and then refuse."""
+    insert(key, connection)
+    raise UsageError("unable to do this")
+
+
+def keys(connection: sqlite3.Connection) -> set[str]:
+    """Return the rows."""
+    return {key for (key,) in connection.execute("SELECT key FROM meta")}
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """Return what is in a directory, by name."""
+    return {file.name: sha256(file.read_bytes()) for file in directory.iterdir()}
+
+
+async def test_an_operations_own_error_is_its_own(tmp_path: Path) -> None:
+    """An operation that raises is undone alone: its neighbours in the group are kept."""
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    outcomes = await asyncio.gather(
+        *(database.run(partial(insert if n % 3 else insert_and_refuse, str(n))) for n in range(100)),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, UsageError) for outcome in outcomes] == [n % 3 == 0 for n in range(100)]
+    assert await database.run(keys) == {str(n) for n in range(100) if n % 3}
+    await database.aclose()
+
+
+async def test_a_group_larger_than_the_most_is_served(tmp_path: Path) -> None:
+    """More operations at once than fit one commit all succeed, in order."""
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    await asyncio.gather(*(database.run(partial(insert, str(n))) for n in range(3 * GROUP_MAX + 1)))
+    assert len(await database.run(keys)) == 3 * GROUP_MAX + 1
+    await database.aclose()
+
+
+async def test_a_prompt_operation_and_a_queued_one_do_not_lose_each_other(tmp_path: Path) -> None:
+    """Both ways to run an operation may be mixed freely."""
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    await asyncio.gather(
+        *((database.run_promptly if n % 2 else database.run)(partial(insert, str(n))) for n in range(500))
+    )
+    with pytest.raises(UsageError):
+        await database.run_promptly(lambda c: insert_and_refuse("refused", c))
+    assert await database.run(keys) == {str(n) for n in range(500)}
+    await database.aclose()
+
+
+async def test_what_was_answered_survives_an_abrupt_end(spools: Spools, tmp_path: Path) -> None:
+    """A copy of the files taken right after an answer, as a kill leaves them, has all that was answered."""
+    spool = await spools.open()
+    saves = [save() for _ in range(200)]
+    for one in saves:
+        await spool.accept(one, [inline(b"content")], ())
+    shutil.copytree(spools.state, tmp_path / "crashed")
+    crashed = Spools(tmp_path / "crashed" / "unused")
+    crashed.state = tmp_path / "crashed"
+    again = await crashed.open()
+    assert [report.job for report in reversed(await again.listed([], 500, None))] == [one.job for one in saves]
+    assert again.quota.used_bytes == 200 * 7
+    await crashed.aclose()
+
+
+async def test_reopening_finds_everything(spools: Spools) -> None:
+    """After an orderly end the next daemon has every job as it was."""
+    spool = await spools.open()
+    one = save()
+    seq = await spool.accept(one, [inline(b"content")], ("skipped",))
+    assert seq is not None
+    before = await spool.load(seq)
+    await spools.aclose()
+    again = await spools.open()
+    assert await again.load(seq) == before
+    assert await again.accept(one, [inline(b"content")], ()) is None
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """Garbage in the place of the spool raises StartError with a hint and the disk's exit code, and stays."""
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"this is no database" * 100)
+    database = Database(str(path))
+    with pytest.raises(StartError, match="unable to open the spool") as caught:
+        await database.open()
+    assert (caught.value.exit_code, "keep payloads" in caught.value.hint) == (Exit.IO, True)
+    assert path.read_bytes() == b"this is no database" * 100
+
+
+async def test_a_newer_schema_is_refused_and_untouched(tmp_path: Path) -> None:
+    """A spool that a newer daemon made raises StartError, and no file of it changes."""
+    path = tmp_path / "spool.db"
+    database = Database(str(path))
+    await database.open()
+    await database.run(lambda c: insert("kept", c))
+    await database.aclose()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    before = digests(tmp_path)
+    refused = Database(str(path))
+    with pytest.raises(StartError, match=f"its schema is {len(MIGRATIONS) + 1}, this daemon knows") as caught:
+        await refused.open()
+    assert "upgrade" in caught.value.hint
+    assert digests(tmp_path) == before
+
+
+def test_older_schemas_become_newer_ones(tmp_path: Path) -> None:
+    """A second migration runs once on a spool of the first, keeps its rows, and raises the number."""
+    second = (*schema.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey'")
+    connection = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+    migrate(connection)
+    insert("kept", connection)
+    for _ in range(2):
+        migrate(connection, second)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(second),)
+    assert keys(connection) == {"kept"}
+    assert connection.execute("SELECT count(colour) FROM jobs").fetchone() == (0,)
+    with pytest.raises(StartError, match="its schema is"):
+        migrate(connection)
+    connection.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """A migration that breaks in its middle leaves the schema and the number of before."""
+    path = tmp_path / "spool.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    migrate(connection)
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, (*MIGRATIONS, "CREATE TABLE colours (name); INSERT INTO nowhere VALUES (1)"))
+    connection.close()
+    again = sqlite3.connect(path)
+    assert again.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert again.execute("SELECT count(*) FROM sqlite_master WHERE name = 'colours'").fetchone() == (0,)
+    again.close()

@@ -1,0 +1,47 @@
+"""Which URL is which store."""
+
+import pytest
+
+from daemon.making import FakeClock
+from dropoffd.stores.base import RefusedError
+from dropoffd.stores.directory.store import DirectoryStore
+from dropoffd.stores.registry import Stores, provider
+from dropoffd.stores.retry import RetryingStore
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("file:///data/artifacts", "/data/artifacts"),
+        ("file:///data/artifacts/", "/data/artifacts"),
+        ("file://localhost/data", "/data"),
+        ("file:///data/../data/x", "/data/x"),
+        ("file:///with%20space", "/with space"),
+    ],
+)
+def test_a_file_url_is_a_directory(url: str, root: str) -> None:
+    """A file URL names an absolute directory, percent-encoding undone."""
+    store = provider(url)
+    assert isinstance(store, DirectoryStore)
+    assert store._root == root
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3://bucket", "file://data/artifacts", "file:relative", "/bare", "gibberish", "file://[x", "file://"]
+)
+def test_what_nothing_serves_is_refused_with_a_hint(url: str) -> None:
+    """Any other URL raises RefusedError that shows a right one."""
+    with pytest.raises(RefusedError, match="unable to use") as caught:
+        provider(url)
+    assert "file:///data/artifacts" in caught.value.hint
+
+
+@pytest.mark.anyio
+async def test_a_store_is_opened_once() -> None:
+    """The same URL is the same store, one that tries again."""
+    stores = Stores(FakeClock())
+    store = stores.open("file:///data")
+    assert isinstance(store, RetryingStore)
+    assert stores.open("file:///data") is store
+    assert stores.open("file:///other") is not store
+    await stores.aclose()

@@ -1,0 +1,57 @@
+"""The table of an object's life, cell by cell."""
+
+import itertools
+
+import pytest
+
+from daemon.making import held, inline
+from dropoffd.custody import Held
+from dropoffd.transfer.machine import NEXT_STAGE, NEXT_STEP, Fact, Stage, Step, after, stage_of
+
+LEGAL = {
+    (Stage.FROZEN, Fact.HASHED): Stage.DIGESTED,
+    (Stage.DIGESTED, Fact.FOUND): Stage.STORED,
+    (Stage.DIGESTED, Fact.MISSED): Stage.ABSENT,
+    (Stage.ABSENT, Fact.CONFIRMED): Stage.STORED,
+}
+
+
+@pytest.mark.parametrize(("stage", "fact"), list(itertools.product(Stage, Fact)), ids=str)
+def test_every_cell(stage: Stage, fact: Fact) -> None:
+    """A fact that can happen in a stage leads where it should; every other raises."""
+    if (stage, fact) in LEGAL:
+        assert after(stage, fact) is LEGAL[stage, fact]
+    else:
+        with pytest.raises(ValueError, match="cannot happen"):
+            after(stage, fact)
+
+
+def test_every_stage_has_a_step_and_only_the_last_has_none() -> None:
+    """Nothing waits for a step that nobody takes."""
+    assert set(NEXT_STEP) == set(Stage)
+    assert [stage for stage, step in NEXT_STEP.items() if step is Step.NOTHING] == [Stage.STORED]
+    assert {stage for stage, _ in NEXT_STAGE} == set(Stage) - {Stage.STORED}
+
+
+def test_every_way_ends_stored() -> None:
+    """From each stage every sequence of facts ends in the last one after a few steps."""
+
+    def longest(stage: Stage) -> int:
+        return max((1 + longest(to) for (of, _), to in NEXT_STAGE.items() if of is stage), default=0)
+
+    assert {stage: longest(stage) for stage in Stage} == {
+        Stage.FROZEN: 3, Stage.DIGESTED: 2, Stage.ABSENT: 1, Stage.STORED: 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "stage"),
+    [
+        (held(inline(b"x"), digested=False), Stage.FROZEN),
+        (held(inline(b"x")), Stage.DIGESTED),
+        (Held(content=inline(b"x"), sha256="0" * 64, key="a/key"), Stage.STORED),
+    ],
+)
+def test_a_row_tells_the_stage(row: Held, stage: Stage) -> None:
+    """After a crash the stage is what the object's row says."""
+    assert stage_of(row) is stage

@@ -1,0 +1,1 @@
+"""What tests share: daemons in processes of their own, file systems of their own, an oracle for the store."""

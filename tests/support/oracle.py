@@ -1,0 +1,36 @@
+"""Reads a store as a stranger would: with `json`, `hashlib` and the file system, and none of our code."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def records(store: Path) -> dict[str, dict[str, Any]]:
+    """Return every record in the store by job id."""
+    return {path.stem: json.loads(path.read_bytes()) for path in store.glob("*/runs/*/files/*.json")}
+
+
+def contents(store: Path) -> dict[str, dict[bytes, bytes]]:
+    """Return, by job id, each file's name and bytes, checked against the size and sha256 of its entry."""
+    return {
+        job: {name(entry): content(store, entry) for entry in record["entries"]}
+        for job, record in records(store).items()
+    }
+
+
+def name(entry: dict[str, Any]) -> bytes:
+    """Return an entry's path in bytes."""
+    raw = entry.get("path_base64")
+    return base64.b64decode(raw) if raw else str(entry["path"]).encode()
+
+
+def content(store: Path, entry: dict[str, Any]) -> bytes:
+    """Return the bytes that an entry names; AssertionError if they are not what it says."""
+    data = (store / str(entry["key"])).read_bytes()
+    if entry.get("offset") is not None:
+        data = data[entry["offset"] : entry["offset"] + entry["size"]]
+    assert len(data) == entry["size"], f"{entry['key']} has {len(data)} bytes, its entry says {entry['size']}"
+    assert hashlib.sha256(data).hexdigest() == entry["sha256"], f"{entry['key']} is not what its entry says"
+    return data
