@@ -172,15 +172,14 @@ class Database:
         with self._turn:
             self._checkpoint(connection)
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> bool:
-        """Write the log back, so that it is used from its beginning again; False if that was not possible."""
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Write the log back, so that it is used from its beginning again."""
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             self._failure(error)  # a full disk may have space later; of any other trouble the next commit tells
-            return False
-        self._commits_in_log = 0
-        return True
+        else:
+            self._commits_in_log = 0
 
     def _prepare_log(self) -> None:
         """Make an empty log of written blocks; SQLite finds no header in it and begins at its start."""
@@ -198,7 +197,20 @@ class Database:
         finally:
             os.close(fd)
 
-    def _serve(self, connection: sqlite3.Connection, group: list[_Request], *, again: bool = True) -> None:
+    def _serve(self, connection: sqlite3.Connection, group: list[_Request]) -> None:
+        failure = self._tried(connection, group)
+        if isinstance(failure, SpoolFullError):
+            # A log that is full may be on a disk that has space again: written back, it needs no more. And what
+            # needs no space, such as a question or the end of a job, must not fail with what does.
+            self._checkpoint(connection)
+            for request in group:
+                request.error = self._tried(connection, [request]) or request.error
+        elif failure:
+            for request in group:
+                request.error = failure
+
+    def _tried(self, connection: sqlite3.Connection, group: list[_Request]) -> Exception | None:
+        """Apply and commit a group; return what failed for all of it."""
         try:
             if self._broken:
                 raise self._broken
@@ -211,15 +223,10 @@ class Database:
             connection.execute("COMMIT")
             self._commits_in_log += 1
         except (sqlite3.Error, SpoolBrokenError) as error:
-            failure = self._failure(error)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            # A log that is full may be on a disk that has space again: written back, it needs no more.
-            if again and isinstance(failure, SpoolFullError) and self._checkpoint(connection):
-                self._serve(connection, group, again=False)
-                return
-            for request in group:
-                request.error = failure
+            return self._failure(error)
+        return None
 
     def _apply(self, connection: sqlite3.Connection, request: _Request) -> None:
         connection.execute("SAVEPOINT one")
@@ -249,7 +256,7 @@ class Database:
 
 def _succeeds(connection: sqlite3.Connection, request: _Request) -> bool:
     try:
-        request.result = request.operation(connection)
+        request.result, request.error = request.operation(connection), None
     except sqlite3.IntegrityError as error:
         request.error = ProtocolError(f"unable to write these rows: {error}")
         return False

@@ -3,13 +3,14 @@
 import asyncio
 import shutil
 import sqlite3
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from daemon.making import Spools, inline, save, sha256
-from dropoff.errors import UsageError
+from dropoff.errors import SpoolFullError, UsageError
 from dropoffd.errors import Exit, StartError
 from dropoffd.spool import schema
 from dropoffd.spool.database import GROUP_MAX, Database
@@ -49,6 +50,27 @@ async def test_an_operations_own_error_is_its_own(tmp_path: Path) -> None:
     )
     assert [isinstance(outcome, UsageError) for outcome in outcomes] == [n % 3 == 0 for n in range(100)]
     assert await database.run(keys) == {str(n) for n in range(100) if n % 3}
+    await database.aclose()
+
+
+async def test_what_needs_no_space_is_done_on_a_full_disk(tmp_path: Path) -> None:
+    """An operation that finds no space raises SpoolFullError; a question in the same group is answered."""
+
+    def no_more_pages(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size for it
+
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    await database.run(no_more_pages)
+    held = threading.Event()
+    first = asyncio.create_task(database.run(lambda _: held.wait()))
+    large, question = (asyncio.create_task(database.run(work)) for work in (partial(insert, "k" * 100_000), keys))
+    await asyncio.sleep(0)
+    held.set()
+    await first
+    with pytest.raises(SpoolFullError):
+        await large
+    assert await question == set()
     await database.aclose()
 
 
