@@ -32,7 +32,34 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
     content: Content
     sha256: str = ""
+    crc64nvme: str = ""
     key: str = ""
+
+
+class Digest(msgspec.Struct, frozen=True):
+    """What one pass over a content yields: the sha256 in hex, and the CRC-64/NVME as S3 writes it."""
+
+    sha256: str
+    crc64nvme: str
+
+
+class UploadBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload in parts of one content; `upload` is empty while the store's answer has not come."""
+
+    store: str
+    key: str
+    part_bytes: int
+    upload: str = ""
+
+
+class Orphan(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload that nobody will finish."""
+
+    seq: int
+    ordinal: int
+    store: str
+    key: str
+    upload: str
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,12 +86,15 @@ class Room(Protocol):
 
 
 class Source(Protocol):
-    """Content held open for reading; `read` and `check` may block, so only in threads."""
+    """Content held open for reading; `read` and `check` may block, so they are for threads."""
 
     size_bytes: int
 
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` as far as that waits for nothing; return how many bytes that was."""
 
     def check(self) -> None:
         """Raise SourceChangedError if the content may have changed since it was captured."""

@@ -82,7 +82,7 @@ class Daemon:
             settings.state_dir, settings.spool_quota_bytes, settings.spool_floor_bytes, settings.history_jobs
         )
         await spool.open()
-        stores = Stores(clock)
+        stores = Stores(clock, spool.meta, spool.set_meta)
         boot = _boot_id()
         homes = Homes(settings.state_dir, settings.link_dir, boot)
         keeper = Keeper(

@@ -21,7 +21,7 @@ from dropoffd.catalogue.catalogue import Catalogue
 from dropoffd.custody import Held, Job
 from dropoffd.dispatch import Dispatch
 from dropoffd.spool.spool import Spool
-from dropoffd.stores.base import Body, Limits, Mode, Progress, Stat, Store
+from dropoffd.stores.base import Body, Limits, Mode, Multipart, Progress, Stat, Store
 from dropoffd.stores.registry import Stores
 from dropoffd.transfer.digest import Digester
 from dropoffd.transfer.worker import Worker
@@ -198,6 +198,7 @@ class FaultyStore:
         self.inner = inner
         self.url = inner.url
         self.limits: Limits = inner.limits
+        self.multipart: Multipart | None = inner.multipart
         self.script: deque[Fault] = deque(faults)
         self.calls: list[str] = []
 
@@ -210,6 +211,10 @@ class FaultyStore:
         if fault and fault.error:
             raise fault.error
         return result
+
+    async def prepare(self) -> None:
+        """Prepare the store within."""
+        await self.inner.prepare()
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Put, or fail as scripted."""
@@ -246,11 +251,19 @@ class NoGuard(Guard):
         """Nothing is open."""
 
 
+async def nothing_known(_: str) -> None:
+    """Recall nothing of any store."""
+
+
+async def forget(_key: str, _value: str) -> None:
+    """Remember nothing of any store."""
+
+
 class OneStore(Stores):
     """Every URL is the same store, but for those that nothing serves."""
 
     def __init__(self, clock: FakeClock, store: Store) -> None:
-        super().__init__(clock)
+        super().__init__(clock, nothing_known, forget)
         self._store = store
 
     def open(self, url: str) -> Store:

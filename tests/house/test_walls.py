@@ -18,9 +18,12 @@ STOREYS = (
     ("dispatch",),
     ("capture", "spool", "schedule", "transfer", "catalogue"),
     ("stores",),
-    ("custody", "clock", "errors", "filesystem", "log", "systemd", "writeback"),
+    ("custody", "clock", "crc", "errors", "filesystem", "log", "systemd", "writeback"),
 )
 DOORS = {
+    "aiohttp": {"stores/http.py"},
+    "awscrt": {"crc.py", "stores/s3/credentials.py"},
+    "xml": {"stores/s3/answers.py"},
     "sqlite3": {"spool/"},
     "tenacity": {"stores/retry.py"},
     "uvloop": {"daemon.py"},

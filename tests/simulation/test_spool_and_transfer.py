@@ -42,6 +42,7 @@ from dropoffd.stores.base import (
     CorruptError,
     DeniedError,
     Mode,
+    Multipart,
     Progress,
     Stat,
     StoreError,
@@ -97,10 +98,14 @@ class StruckStore:
         self.inner = inner
         self.url = inner.url
         self.limits = inner.limits
+        self.multipart: Multipart | None = None
         self.strikes: list[Strike] = []
         self.away: str | None = None
         self.dead = False
         self._crash = crash
+
+    async def prepare(self) -> None:
+        """Nothing has to be found out."""
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Put, unless struck."""

@@ -4,6 +4,7 @@ What lies under it may move (from a leased link to a copy) while it is read. Eac
 began on, and the move waits for it; so no read ever sees what a writer wrote once the lease was given back.
 """
 
+import errno
 import os
 import threading
 
@@ -37,6 +38,15 @@ class Holding:
         """Return up to `size` bytes from `offset`; blocks."""
         with self._lock:
             return pread_all(self._fd, min(size, self.size_bytes - offset), self._offset + offset)
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` as far as the page cache has it; 0 means that reading would wait."""
+        if not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            return _cached(self._fd, buffer[: max(0, self.size_bytes - offset)], self._offset + offset)
+        finally:
+            self._lock.release()
 
     def check(self) -> None:
         """Raise SourceChangedError if the file may have changed since it was captured."""
@@ -102,8 +112,25 @@ class Inline:
         """Return up to `size` bytes from `offset`."""
         return self._data[offset : offset + size]
 
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`."""
+        piece = self._data[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
     def check(self) -> None:
         """Never changes."""
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _cached(fd: int, buffer: memoryview, offset: int) -> int:
+    try:
+        return os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return os.preadv(fd, [buffer], offset)  # tmpfs does not know the flag, and has nothing to wait for

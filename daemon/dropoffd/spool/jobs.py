@@ -11,7 +11,8 @@ import msgspec
 
 from dropoff.content import Capture, Content
 from dropoff.messages import FINAL_STATES, JobState, Keep, Receipt, Save, Stamp
-from dropoffd.custody import Candidate, Held, Job
+from dropoffd.custody import Candidate, Digest, Held, Job
+from dropoffd.spool import uploads
 
 _pack = msgspec.msgpack.Encoder().encode
 _save = msgspec.msgpack.Decoder(Save).decode
@@ -24,7 +25,7 @@ _LAST_NS = 2**63 - 1
 _SMALL_BYTES, _MEDIUM_BYTES = 1 << 20, 64 << 20
 
 _CONTENT_COLUMNS = (
-    "ordinal, path, size_bytes, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, key, inline"
+    "ordinal, path, size_bytes, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, crc64nvme, key, inline"
 )
 _JOB_COLUMNS = "seq, run, state, size_bytes, attempts, save, skipped"
 
@@ -50,7 +51,7 @@ def accept(
         return None
     seq = cursor.lastrowid or 0
     connection.executemany(
-        f"INSERT INTO contents (seq, {_CONTENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?)",
+        f"INSERT INTO contents (seq, {_CONTENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', '', ?)",
         [
             (
                 seq, c.ordinal, c.path, c.size_bytes, c.mode, min(c.mtime_ns, _LAST_NS), c.capture, c.place, c.offset,
@@ -120,13 +121,14 @@ def load(connection: sqlite3.Connection, seq: int) -> Job | None:
 
 
 def _held(row: tuple) -> Held:  # type: ignore[type-arg]  # a row of _CONTENT_COLUMNS
-    ordinal, path, size, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, key, inline = row
+    ordinal, path, size, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, crc64nvme, key, inline = row
     return Held(
         content=Content(
             ordinal=ordinal, path=path, size_bytes=size, mode=mode, mtime_ns=mtime_ns, capture=Capture(capture),
             place=place, offset=offset, stamp=_stamp(stamp) if stamp else None, synced=bool(synced), inline=inline,
         ),
         sha256=sha256,
+        crc64nvme=crc64nvme,
         key=key,
     )  # fmt: skip
 
@@ -150,16 +152,18 @@ def replace_content(connection: sqlite3.Connection, seq: int, new: Content) -> b
     return cursor.rowcount > 0
 
 
-def digested(connection: sqlite3.Connection, seq: int, sums: Sequence[tuple[int, str]]) -> None:
-    """Record the sha256 of contents, as (ordinal, hex)."""
+def digested(connection: sqlite3.Connection, seq: int, sums: Sequence[tuple[int, Digest]]) -> None:
+    """Record the digests of contents, by ordinal."""
     connection.executemany(
-        "UPDATE contents SET sha256 = ? WHERE seq = ? AND ordinal = ?", [(sha, seq, n) for n, sha in sums]
+        "UPDATE contents SET sha256 = ?, crc64nvme = ? WHERE seq = ? AND ordinal = ?",
+        [(digest.sha256, digest.crc64nvme, seq, ordinal) for ordinal, digest in sums],
     )
 
 
 def stored(connection: sqlite3.Connection, seq: int, ordinal: int, key: str) -> None:
     """Record that the store confirmed a content under `key`."""
     connection.execute("UPDATE contents SET key = ? WHERE seq = ? AND ordinal = ?", (key, seq, ordinal))
+    uploads.forget(connection, seq, ordinal)
 
 
 def finish(

@@ -94,6 +94,32 @@ MIGRATIONS: tuple[str, ...] = (
             WHERE run = OLD.run AND state = OLD.state;
     END;
     """,
+    """
+    ALTER TABLE contents ADD COLUMN crc64nvme TEXT NOT NULL DEFAULT '';
+
+    -- Uploads in parts that a store was asked to begin; `upload` is empty until its answer came. A row whose content
+    -- has left custody is an upload that nobody will finish, to be ended at the store.
+    CREATE TABLE uploads (
+        seq INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL,
+        store TEXT NOT NULL,
+        key TEXT NOT NULL,
+        upload TEXT NOT NULL,
+        part_bytes INTEGER NOT NULL,
+        PRIMARY KEY (seq, ordinal)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE parts (
+        seq INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        etag TEXT NOT NULL,
+        crc64nvme TEXT NOT NULL,
+        checksum TEXT NOT NULL,
+        PRIMARY KEY (seq, ordinal, number)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

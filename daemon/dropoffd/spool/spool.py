@@ -15,10 +15,11 @@ import anyio.to_thread
 
 from dropoff.content import Content
 from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
-from dropoffd.custody import Candidate, Job
-from dropoffd.spool import jobs, reports
+from dropoffd.custody import Candidate, Digest, Job, Orphan, UploadBegun
+from dropoffd.spool import jobs, reports, uploads
 from dropoffd.spool.database import Database
 from dropoffd.spool.quota import Quota
+from dropoffd.stores.base import Part
 
 _WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS = 32, 32, 64
 _PRUNE_EVERY = 1000
@@ -78,13 +79,37 @@ class Spool:
         """Return the jobs that could be next."""
         return await self._database.run(lambda c: jobs.window(c, _WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS))
 
-    async def digested(self, seq: int, sums: Sequence[tuple[int, str]]) -> None:
-        """Record the sha256 of contents by ordinal."""
+    async def digested(self, seq: int, sums: Sequence[tuple[int, Digest]]) -> None:
+        """Record the digests of contents by ordinal."""
         await self._database.run(lambda c: jobs.digested(c, seq, sums))
 
     async def stored(self, seq: int, ordinal: int, key: str) -> None:
         """Record that the store confirmed a content under `key`."""
         await self._database.run(lambda c: jobs.stored(c, seq, ordinal, key))
+
+    async def upload_begun(self, seq: int, ordinal: int, upload: UploadBegun) -> None:
+        """Record that an upload in parts is being begun, or was."""
+        await self._database.run(lambda c: uploads.begun(c, seq, ordinal, upload))
+
+    async def upload(self, seq: int, ordinal: int) -> UploadBegun | None:
+        """Return the upload of a content, if one was begun."""
+        return await self._database.run(lambda c: uploads.find(c, seq, ordinal))
+
+    async def part_stored(self, seq: int, ordinal: int, part: Part) -> None:
+        """Record that the store confirmed a part."""
+        await self._database.run(lambda c: uploads.part_stored(c, seq, ordinal, part))
+
+    async def parts(self, seq: int, ordinal: int) -> list[Part]:
+        """Return the parts that the store confirmed, in order."""
+        return await self._database.run(lambda c: uploads.parts(c, seq, ordinal))
+
+    async def forget_upload(self, seq: int, ordinal: int) -> None:
+        """Forget an upload that is gone."""
+        await self._database.run(lambda c: uploads.forget(c, seq, ordinal))
+
+    async def orphans(self, most: int) -> Sequence[Orphan]:
+        """Return uploads that nobody will finish."""
+        return await self._database.run(lambda c: uploads.orphans(c, most))
 
     async def replace_content(self, seq: int, new: Content) -> bool:
         """Record that a content lies elsewhere now; False if its job ended meanwhile."""

@@ -5,7 +5,7 @@ them. A failure is one of the closed set below: the provider translates once, at
 what may be tried again. Nobody else sees a status code or an errno.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -41,8 +41,24 @@ class CorruptError(StoreError):
     """What the store has is not what was sent."""
 
 
+class NoSuchUploadError(StoreError):
+    """The store does not know this upload (any more), or lost some of its parts; it has to be begun anew."""
+
+
 class UnavailableError(StoreError):
     """The store cannot now; it may later. The only kind that is tried again."""
+
+
+class ThrottledError(UnavailableError):
+    """The store wants less of us; it said to wait `after_seconds`, or nothing (0)."""
+
+    def __init__(self, message: str, *, hint: str = "", after_seconds: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.after_seconds = after_seconds
+
+
+class UnreachableError(UnavailableError):
+    """Nobody answers: no route, no name, no connection, or silence. Whoever comes next would meet the same."""
 
 
 class Overwrite(msgspec.Struct, frozen=True):
@@ -72,13 +88,33 @@ class Stat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store can do, as plain data."""
+    """What a store can do, as plain data.
+
+    `verifies` names what it checks of the bytes it is sent; empty if nothing. An object over `single_max_bytes` is
+    sent in parts, of which each but the last has at least `part_min_bytes`.
+    """
 
     object_max_bytes: int
     key_max_bytes: int
     component_max_bytes: int
     creates_atomically: bool
+    replaces_atomically: bool
     verifies: str
+    single_max_bytes: int
+    part_min_bytes: int = 0
+    part_max_bytes: int = 0
+    parts_max: int = 0
+
+
+def check_key(key: str, limits: Limits) -> None:
+    """Raise RefusedError for a key that is no plain relative path, or too long."""
+    parts = key.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise RefusedError(f"unable to use {key!r} as a key: it is not a plain relative path")
+    if len(key.encode()) > limits.key_max_bytes or any(
+        len(part.encode()) > limits.component_max_bytes for part in parts
+    ):
+        raise RefusedError(f"unable to use {key!r} as a key: it is too long", hint="save it under a shorter name")
 
 
 class Body(Protocol):
@@ -90,13 +126,41 @@ class Body(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Their digest, in hex."""
+        """Their digest, in hex; empty for a part."""
 
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`; may block, so only in threads.
 
         Raises SourceChangedError when these are not the bytes of the digest any more.
         """
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` as far as that waits for no disk; return how many bytes that was."""
+
+    async def admit(self, size: int) -> None:
+        """Return when so many bytes may be sent."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One part as the store confirmed it.
+
+    `crc64nvme` is that of the bytes that were sent (empty in what a store lists), `checksum` what the store needs to
+    hear again at the end, if anything.
+    """
+
+    number: int
+    size_bytes: int
+    etag: str
+    crc64nvme: str = ""
+    checksum: str = ""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """An upload in parts that is not finished."""
+
+    key: str
+    upload: str
+    begun_at: float
 
 
 Progress = Callable[[int], None]
@@ -105,8 +169,20 @@ Progress = Callable[[int], None]
 class Store(Protocol):
     """The interface. Every method may raise UnavailableError, DeniedError or RefusedError."""
 
-    url: str
-    limits: Limits
+    @property
+    def url(self) -> str:
+        """Where it is, without secrets."""
+
+    @property
+    def limits(self) -> Limits:
+        """What it can do."""
+
+    @property
+    def multipart(self) -> "Multipart | None":
+        """Its way to take large objects in parts; None where one request takes any size."""
+
+    async def prepare(self) -> None:
+        """Find out what the store can do; `limits` are true from then on. To be awaited before anything else."""
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Store `body` under `key`, whole or not at all; return what the store then has.
@@ -131,6 +207,32 @@ class Store(Protocol):
         """Give back what is held open."""
 
 
+class Multipart(Protocol):
+    """What a store that takes large objects in parts can do besides. Errors as for `Store`."""
+
+    async def begin(self, key: str, sha256: str) -> str:
+        """Begin the upload of an object of that digest and return its id."""
+
+    async def put_part(self, key: str, upload: str, number: int, body: Body, progress: Progress) -> Part:
+        """Store part `number` (from 1), once more if it is there already; raises NoSuchUploadError."""
+
+    async def parts(self, key: str, upload: str) -> list[Part]:
+        """Return the parts that the store has; raises NoSuchUploadError."""
+
+    async def finish(self, key: str, upload: str, parts: Sequence[Part], sha256: str, mode: Mode) -> Stat:
+        """Make the object of its parts, in order of number; return what the store then has.
+
+        `sha256` is that of the whole. Raises NoSuchUploadError, and what `put` raises. An answer that was lost is
+        settled by a look at the object.
+        """
+
+    async def abandon(self, key: str, upload: str) -> None:
+        """End the upload and drop its parts; none there is fine."""
+
+    def uploads(self, prefix: str) -> AsyncIterator[Upload]:
+        """Yield the unfinished uploads of objects whose key begins with `prefix`."""
+
+
 class Bytes:
     """A body in memory."""
 
@@ -142,6 +244,34 @@ class Bytes:
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
         return self._data[offset : offset + size]
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`."""
+        piece = self._data[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    async def admit(self, size: int) -> None:
+        """Let any number of bytes go at once."""
+
+
+class Span:
+    """Some of another body's bytes, as a body: a part."""
+
+    def __init__(self, whole: Body, start: int, size: int) -> None:
+        self._whole = whole
+        self._start = start
+        self.size_bytes = size
+        self.sha256 = ""
+        self.admit = whole.admit
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        return self._whole.read(min(size, self.size_bytes - offset), self._start + offset)
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` as far as that waits for no disk."""
+        return self._whole.read_cached(buffer[: self.size_bytes - offset], self._start + offset)
 
 
 def ignore_progress(_: int) -> None:

@@ -1,9 +1,10 @@
 """A wrapper that tries again: the only place, beside the scheduler, where anything is tried twice.
 
-Short pauses against a store that stumbles; a store that stays away is the scheduler's to come back to.
+Short pauses against a store that stumbles, as long as a budget lasts; a store that stays away is the scheduler's to
+come back to, and one that nobody can reach is not asked again at once.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import tenacity
@@ -14,17 +15,59 @@ from dropoffd.stores.base import (
     Body,
     Limits,
     Mode,
+    Multipart,
+    Part,
     PreconditionFailedError,
     Progress,
     Stat,
     Store,
+    ThrottledError,
     UnavailableError,
+    UnreachableError,
+    Upload,
 )
 
 T = TypeVar("T")
 
 TRIES = 3
 _FIRST_SECONDS, _MOST_SECONDS = 0.1, 2.0
+# A store that asks for a longer pause than this is left alone by the scheduler instead.
+_THROTTLE_MOST_SECONDS = 10.0
+_jitter = tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_MOST_SECONDS)
+
+
+class Patience:
+    """Tries an operation again while that is of use."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def __call__(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Return what `once` returns, in one of a few tries."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_worth_it),
+            stop=tenacity.stop_after_attempt(TRIES),
+            wait=_pause_seconds,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+
+        async def attempt() -> T:
+            return await once()
+
+        return await retrying(attempt)
+
+
+def _worth_it(error: BaseException) -> bool:
+    if isinstance(error, ThrottledError):
+        return error.after_seconds <= _THROTTLE_MOST_SECONDS
+    return isinstance(error, UnavailableError) and not isinstance(error, UnreachableError)
+
+
+def _pause_seconds(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    after = error.after_seconds if isinstance(error, ThrottledError) else 0.0
+    return after + _jitter(state)
 
 
 class RetryingStore:
@@ -32,9 +75,22 @@ class RetryingStore:
 
     def __init__(self, inner: Store, clock: Clock) -> None:
         self.url = inner.url
-        self.limits: Limits = inner.limits
         self._inner = inner
-        self._clock = clock
+        self._patiently = Patience(clock)
+
+    @property
+    def limits(self) -> Limits:
+        """What the store within can do."""
+        return self._inner.limits
+
+    @property
+    def multipart(self) -> Multipart | None:
+        """Its uploads in parts, each request of them tried again by itself."""
+        return RetryingMultipart(self._inner.multipart, self._patiently) if self._inner.multipart else None
+
+    async def prepare(self) -> None:
+        """Find out what the store can do."""
+        await self._patiently(self._inner.prepare)
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Store `body`; a body is rewindable, so each try sends all of it."""
@@ -75,16 +131,34 @@ class RetryingStore:
         """Close the store within."""
         await self._inner.aclose()
 
-    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(UnavailableError),
-            stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_MOST_SECONDS),
-            sleep=self._clock.sleep,
-            reraise=True,
-        )
 
-        async def attempt() -> T:
-            return await once()
+class RetryingMultipart:
+    """The same uploads, each request patient for a moment."""
 
-        return await retrying(attempt)
+    def __init__(self, inner: Multipart, patiently: Patience) -> None:
+        self._inner = inner
+        self._patiently = patiently
+
+    async def begin(self, key: str, sha256: str) -> str:
+        """Begin an upload; one whose answer was lost is a leftover that `doctor` finds."""
+        return await self._patiently(lambda: self._inner.begin(key, sha256))
+
+    async def put_part(self, key: str, upload: str, number: int, body: Body, progress: Progress) -> Part:
+        """Store a part; a second try replaces the first."""
+        return await self._patiently(lambda: self._inner.put_part(key, upload, number, body, progress))
+
+    async def parts(self, key: str, upload: str) -> list[Part]:
+        """Return the parts that the store has."""
+        return await self._patiently(lambda: self._inner.parts(key, upload))
+
+    async def finish(self, key: str, upload: str, parts: Sequence[Part], sha256: str, mode: Mode) -> Stat:
+        """Make the object of its parts."""
+        return await self._patiently(lambda: self._inner.finish(key, upload, parts, sha256, mode))
+
+    async def abandon(self, key: str, upload: str) -> None:
+        """End an upload."""
+        await self._patiently(lambda: self._inner.abandon(key, upload))
+
+    def uploads(self, prefix: str) -> AsyncIterator[Upload]:
+        """Yield the unfinished uploads."""
+        return self._inner.uploads(prefix)

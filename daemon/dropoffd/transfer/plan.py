@@ -1,13 +1,17 @@
-"""Which objects a job becomes: pure."""
+"""Which objects a job becomes, and which parts an object: pure."""
 
 import msgspec
 
 from dropoff.content import Capture
 from dropoffd.custody import Held, Job
+from dropoffd.stores.base import Limits
 
 # Fewer small files than this are stored one by one, each readable by its name in the store; from here on one
 # request for all of them is worth more.
 PACK_MEMBERS_MIN = 16
+# What a broken connection costs is at most the parts in flight, so they are small; but each is a request.
+PART_BYTES = 8 << 20
+_STEP_BYTES = 1 << 20
 
 
 class Object(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,3 +29,14 @@ def objects(job: Job) -> tuple[Object, ...]:
     if len(packed) < PACK_MEMBERS_MIN:
         return tuple(Object(held=held) for held in (*others, *packed))
     return (*(Object(held=pack, members=packed) for pack in packs), *(Object(held=held) for held in others))
+
+
+def part_bytes(size: int, limits: Limits) -> int:
+    """Return the size of each part but the last of an object of `size` bytes: as few steps up as the limits need."""
+    least = max(PART_BYTES, limits.part_min_bytes, -(-size // limits.parts_max))
+    return min(-(-least // _STEP_BYTES) * _STEP_BYTES, limits.part_max_bytes)
+
+
+def spans(size: int, part: int) -> list[tuple[int, int, int]]:
+    """Return the parts of an object as (number, offset, size)."""
+    return [(n + 1, start, min(part, size - start)) for n, start in enumerate(range(0, size, part))]

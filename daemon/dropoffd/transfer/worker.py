@@ -7,32 +7,36 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+import anyio.to_thread
 import msgspec
 
 from dropoff.content import Content
 from dropoff.messages import Receipt
-from dropoffd.custody import Held, Job, Source
+from dropoffd.custody import Digest, Held, Job, Source
 from dropoffd.stores.base import (
     AlreadyExistsError,
     CorruptError,
     Create,
     Mode,
+    NoSuchUploadError,
     NotFoundError,
     Overwrite,
     Progress,
+    Stat,
     Store,
 )
-from dropoffd.transfer import plan
+from dropoffd.transfer import parts, plan
 from dropoffd.transfer.digest import Digester
 from dropoffd.transfer.machine import NEXT_STEP, Fact, Step, after, stage_of
+from dropoffd.transfer.parts import PartsUpload
 from dropoffd.transfer.plan import Object
 
 
-class Facts(Protocol):
+class Facts(parts.Facts, Protocol):
     """Where facts become rows."""
 
-    async def digested(self, seq: int, sums: Sequence[tuple[int, str]]) -> None:
-        """Record the sha256 of contents by ordinal."""
+    async def digested(self, seq: int, sums: Sequence[tuple[int, Digest]]) -> None:
+        """Record the digests of contents by ordinal."""
 
     async def stored(self, seq: int, ordinal: int, key: str) -> None:
         """Record that the store confirmed a content under `key`."""
@@ -58,6 +62,10 @@ class _Body:
         self.size_bytes = source.size_bytes
         self.sha256 = sha256
         self.read = source.read
+        self.read_cached = source.read_cached
+
+    async def admit(self, size: int) -> None:
+        """Let any number of bytes go: limits are for wrappers of the store."""
 
 
 class Worker:
@@ -71,6 +79,7 @@ class Worker:
 
     async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
         """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
+        await store.prepare()
         places: dict[int, tuple[str, int | None]] = {}
         digested: dict[int, Held] = {}
         for item in plan.objects(job):
@@ -89,37 +98,76 @@ class Worker:
         held, members = item.held, item.members
         stage = stage_of(held)
         mode: Mode = Create()
+        upload: PartsUpload | None = None
         while (step := NEXT_STEP[stage]) is not Step.NOTHING:
             if step is Step.DIGEST:
                 held, members = await self._digest(job, item)
                 fact = Fact.HASHED
             elif step is Step.LOOK:
                 fact, mode = await self._look(job, held, store)
-            else:
+            elif step is Step.PUT:
                 await self._put(job, held, store, mode, progress)
                 fact = Fact.CONFIRMED
+            else:
+                key = self._catalogue.key(job, held)
+                upload = upload or PartsUpload(self._facts, store, job.seq, held, key)
+                fact = await self._in_parts(job, held, store, upload, step, mode, progress)
             stage = after(stage, fact)
         if not held.key:
             held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))
             await self._facts.stored(job.seq, held.content.ordinal, held.key)
         return held, members
 
+    async def _in_parts(
+        self, job: Job, held: Held, store: Store, upload: PartsUpload, step: Step, mode: Mode, progress: Progress
+    ) -> Fact:
+        try:
+            if step is Step.BEGIN:
+                await upload.begin(progress)
+                return Fact.BEGUN
+            source = self._open(job.id, job.seq, held.content)
+            try:
+                if step is Step.SEND:
+                    await upload.send(_Body(source, held.sha256), progress)
+                    return Fact.SENT
+                # What a writer changed meanwhile must not become an object.
+                await anyio.to_thread.run_sync(source.check)
+                _confirm(await upload.finish(mode), held)
+            finally:
+                source.close()
+        except NoSuchUploadError:
+            await upload.lost()
+            return Fact.LOST
+        except CorruptError:
+            await upload.give_up()
+            raise
+        except AlreadyExistsError:
+            await upload.give_up()
+            _confirm(await store.stat(upload.key), held)
+        return Fact.CONFIRMED
+
     async def _digest(self, job: Job, item: Object) -> tuple[Held, tuple[Held, ...]]:
         helds = (item.held, *item.members)
         sums = await self._digester.digest([partial(self._open, job.id, job.seq, held.content) for held in helds])
-        digested = [msgspec.structs.replace(held, sha256=sha) for held, sha in zip(helds, sums, strict=True)]
-        await self._facts.digested(job.seq, [(held.content.ordinal, held.sha256) for held in digested])
+        digested = [
+            msgspec.structs.replace(held, sha256=digest.sha256, crc64nvme=digest.crc64nvme)
+            for held, digest in zip(helds, sums, strict=True)
+        ]
+        ordinals = [held.content.ordinal for held in helds]
+        await self._facts.digested(job.seq, list(zip(ordinals, sums, strict=True)))
         return digested[0], tuple(digested[1:])
 
     async def _look(self, job: Job, held: Held, store: Store) -> tuple[Fact, Mode]:
+        size = held.content.size_bytes
+        missed = Fact.MISSED if size <= store.limits.single_max_bytes else Fact.MISSED_LARGE
         try:
             found = await store.stat(self._catalogue.key(job, held))
         except NotFoundError:
-            return Fact.MISSED, Create()
-        if (found.size_bytes, found.sha256) == (held.content.size_bytes, held.sha256):
+            return missed, Create()
+        if (found.size_bytes, found.sha256) == (size, held.sha256):
             return Fact.FOUND, Create()
         # Somebody damaged it: the key says what belongs there.
-        return Fact.MISSED, Overwrite()
+        return missed, Overwrite()
 
     async def _put(self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress) -> None:
         key = self._catalogue.key(job, held)
@@ -133,8 +181,12 @@ class Worker:
             raise
         finally:
             source.close()
-        if (found.size_bytes, found.sha256) != (held.content.size_bytes, held.sha256):
-            raise CorruptError(
-                f"unable to confirm {key}: the store has {found.size_bytes} bytes with sha256 {found.sha256}, "
-                f"not {held.content.size_bytes} bytes with {held.sha256}"
-            )
+        _confirm(found, held)
+
+
+def _confirm(found: Stat, held: Held) -> None:
+    if (found.size_bytes, found.sha256) != (held.content.size_bytes, held.sha256):
+        raise CorruptError(
+            f"unable to confirm {found.key}: the store has {found.size_bytes} bytes with sha256 {found.sha256}, "
+            f"not {held.content.size_bytes} bytes with {held.sha256}"
+        )

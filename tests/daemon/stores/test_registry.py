@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.making import FakeClock
+from daemon.making import FakeClock, forget, nothing_known
 from dropoffd.stores.base import RefusedError
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.registry import Stores, provider
@@ -21,25 +21,38 @@ from dropoffd.stores.retry import RetryingStore
 )
 def test_a_file_url_is_a_directory(url: str, root: str) -> None:
     """A file URL names an absolute directory, percent-encoding undone."""
-    store = provider(url)
+    store = provider(url, FakeClock(), nothing_known, forget)
     assert isinstance(store, DirectoryStore)
     assert store._root == root
 
 
 @pytest.mark.parametrize(
-    "url", ["", "s3://bucket", "file://data/artifacts", "file:relative", "/bare", "gibberish", "file://[x", "file://"]
+    "url",
+    [
+        "",
+        "s3:bucket",
+        "s3://",
+        "s3://user:secret@bucket",
+        "s3://bucket?colour=red",
+        "file://data/artifacts",
+        "file:relative",
+        "/bare",
+        "gibberish",
+        "file://[x",
+        "file://",
+    ],
 )
 def test_what_nothing_serves_is_refused_with_a_hint(url: str) -> None:
     """Any other URL raises RefusedError that shows a right one."""
     with pytest.raises(RefusedError, match="unable to use") as caught:
-        provider(url)
-    assert "file:///data/artifacts" in caught.value.hint
+        provider(url, FakeClock(), nothing_known, forget)
+    assert "s3://bucket/prefix" in caught.value.hint
 
 
 @pytest.mark.anyio
 async def test_a_store_is_opened_once() -> None:
     """The same URL is the same store, one that tries again."""
-    stores = Stores(FakeClock())
+    stores = Stores(FakeClock(), nothing_known, forget)
     store = stores.open("file:///data")
     assert isinstance(store, RetryingStore)
     assert stores.open("file:///data") is store

@@ -57,13 +57,19 @@ class DirectoryStore:
         key_max_bytes=3500,
         component_max_bytes=255,
         creates_atomically=True,
+        replaces_atomically=True,
         verifies="sha256",
+        single_max_bytes=1 << 62,
     )
+    multipart = None
 
     def __init__(self, root: str) -> None:
         self.url = directory_url(root)
         self._root = root
         self._known: set[str] = set()
+
+    async def prepare(self) -> None:
+        """Every directory can do the same."""
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Store `body` under `key`."""

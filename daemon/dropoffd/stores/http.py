@@ -1,0 +1,272 @@
+"""HTTP for stores: one request out, one bounded answer in; the only door to aiohttp on this side.
+
+What it promises beyond aiohttp: a body is read in pieces that never block the event loop and held in two small
+buffers; silence is noticed within seconds, at every stage; connections recover within a second of the network's
+return. What goes wrong on the way is UnavailableError, or UnreachableError where the next request would meet the
+same.
+
+An upload has no total time limit: it may take as long as bytes move. Why the watchdog looks at the socket: packets
+vanish in silence. aiohttp arms no timeout while it sends, the kernel tries again for a quarter of an hour, and each
+try that fails doubles the pause before the next: after an outage of 120 s a transfer stood still for another 169 s.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import msgspec
+from aiohttp.connector import AddrInfoType
+from yarl import URL
+
+from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
+
+# Over TLS larger pieces cost more (1 MiB: a quarter more than this), smaller ones more calls.
+PIECE_BYTES = 256 << 10
+ANSWER_MOST_BYTES = 64 << 20
+_CONNECT_SECONDS = 5.0
+_STALL_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+_IDLE_SECONDS = 30.0
+
+# Kernel 6.15 can bound the pause between two retransmissions (TCP_RTO_MAX_MS), so that a transfer goes on within a
+# second of the network's return; older ones refuse the option. linux/tcp.h; Python has no name for it.
+_TCP_RTO_MAX_MS = 44
+_RTO_MOST_MS = 1000
+_UNACKNOWLEDGED_MOST_MS = 20_000
+_KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 5, 5, 3
+_HINT = "deliveries go on by themselves when it answers; check the network, the endpoint and proxies"
+_SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the other end has not acknowledged
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back; names of headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class _Wire:
+    """One request on its way: the connection that it was given, how far its body is, and since when nothing moved."""
+
+    def __init__(self, scope: anyio.CancelScope, answer_seconds: float) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.handed_bytes = 0
+        self.waits_for_us = False
+        self.silence = ""
+        self.failure: Exception | None = None
+        self._scope = scope
+        self._answer_seconds = answer_seconds
+        self._last = (-1, -1)
+        self._since = 0.0
+
+    def look(self, now: float) -> None:
+        """Cancel the request, and keep the reason, if nothing has moved for too long."""
+        pending = self._unacknowledged_bytes()
+        state = (self.handed_bytes, pending)
+        if state != self._last or self.waits_for_us:
+            self._last, self._since = state, now
+        elif pending and now - self._since > _STALL_SECONDS:
+            self.silence = f"no byte was acknowledged for {_STALL_SECONDS:.0f} s"
+        elif now - self._since > self._answer_seconds:
+            self.silence = f"no answer within {self._answer_seconds:.0f} s"
+        if self.silence:
+            self._scope.cancel()
+
+    def _unacknowledged_bytes(self) -> int:
+        sock = self.transport.get_extra_info("socket") if self.transport else None
+        if sock is None:
+            return 0
+        try:
+            raw: bytes = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4))
+        except OSError:  # closed meanwhile: whoever waits for it is told by aiohttp
+            return 0
+        return int(struct.unpack("i", raw)[0])
+
+
+_wire: ContextVar[_Wire] = ContextVar("wire")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells each request which connection it was given."""
+
+    async def connect(  # its arguments are aiohttp's
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[aiohttp.tracing.Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        _wire.get().transport = connection.transport
+        return connection
+
+
+class Http:
+    """Sends requests to one server; made on first use, closed by `aclose`."""
+
+    def __init__(self, ca_file: str = "") -> None:
+        self._ca_file = ca_file
+        self._session: aiohttp.ClientSession | None = None
+        self._wires: set[_Wire] = set()
+        self._watchdog: asyncio.Task[None] | None = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            context = ssl.create_default_context(cafile=self._ca_file or None)
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(limit=0, ssl=context, socket_factory=_socket, keepalive_timeout=_IDLE_SECONDS),
+                # The watchdog takes the place of a total limit.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                auto_decompress=False,
+                trust_env=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+            self._watchdog = asyncio.create_task(self._watch())
+        return self._session
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for wire in list(self._wires):
+                wire.look(time.monotonic())
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | bytes = b"",
+        progress: Progress | None = None,
+        *,
+        answer_seconds: float = 60.0,
+    ) -> Answer:
+        """Send one request and return its answer, whatever its status.
+
+        `url` is sent as it is. Once all is sent the server may keep silent for `answer_seconds`.
+        """
+        with anyio.CancelScope() as scope:
+            wire = _Wire(scope, answer_seconds)
+            _wire.set(wire)
+            self._wires.add(wire)
+            try:
+                return await self._send(method, url, headers, body, progress, wire)
+            except ssl.SSLCertVerificationError as error:
+                raise UnreachableError(
+                    f"unable to trust {_shown(url)}: {error.verify_message}",
+                    hint="set AWS_CA_BUNDLE to the file of the authority that signed its certificate",
+                ) from error
+            except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+                raise UnreachableError(f"unable to reach {_shown(url)}: {error}", hint=_HINT) from error
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                if wire.failure is not None:  # the body's own, which aiohttp wraps
+                    raise wire.failure from None
+                cause = str(error) or type(error).__name__
+                raise UnavailableError(f"unable to use {_shown(url)}: {cause}", hint=_HINT) from error
+            finally:
+                self._wires.discard(wire)
+        raise UnreachableError(f"unable to reach {_shown(url)}: {wire.silence}", hint=_HINT)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | bytes,
+        progress: Progress | None,
+        wire: _Wire,
+    ) -> Answer:
+        size = len(body) if isinstance(body, bytes) else body.size_bytes
+        sent = {**headers, "content-length": str(size)} if size or method in {"PUT", "POST"} else headers
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
+        wire.handed_bytes = size if isinstance(body, bytes) else 0
+        async with self._opened().request(
+            method,
+            URL(url, encoded=True),
+            headers=sent,
+            data=data,
+            allow_redirects=False,
+            skip_auto_headers=("content-type", "accept-encoding", "accept"),
+        ) as response:
+            received = await _bounded(response)
+        if progress and isinstance(body, bytes) and response.ok:
+            progress(size)
+        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+
+async def _pieces(body: Body, progress: Progress | None, wire: _Wire) -> AsyncIterator[memoryview | bytes]:
+    """Yield the body's bytes, read where that waits for no disk, else in a thread.
+
+    Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
+    """
+    buffers = [memoryview(bytearray(min(PIECE_BYTES, body.size_bytes))) for _ in range(2)]
+    offset = turn = 0
+    while offset < body.size_bytes:
+        wire.waits_for_us = True
+        try:
+            piece = await _piece(body, buffers[turn], offset)
+        except Exception as error:
+            wire.failure = error
+            raise
+        wire.waits_for_us = False
+        yield piece
+        turn = 1 - turn
+        offset += len(piece)
+        wire.handed_bytes = offset
+        if progress:
+            progress(len(piece))
+
+
+async def _piece(body: Body, buffer: memoryview, offset: int) -> memoryview | bytes:
+    size = min(len(buffer), body.size_bytes - offset)
+    await body.admit(size)
+    count = body.read_cached(buffer[:size], offset)
+    if count:
+        return buffer[:count]
+    piece = await anyio.to_thread.run_sync(body.read, size, offset)
+    if not piece:
+        raise CorruptError(f"unable to send all of the content: it ends after {offset} bytes")
+    return piece
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > ANSWER_MOST_BYTES:
+            raise UnavailableError(f"unable to use {response.url.host}: its answer has no end")
+    return bytes(data)
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MOST_MS)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_EVERY_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_TRIES)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _RTO_MOST_MS)
+    return sock
+
+
+def _shown(url: str) -> str:
+    return url.partition("?")[0]

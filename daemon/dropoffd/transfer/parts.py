@@ -1,0 +1,159 @@
+"""Send one large object in parts, so that whatever interrupts it costs the parts in flight and no more.
+
+Each part that the store confirms is a row before anything builds on it. Whoever comes back later, this delivery or
+that of a daemon after a crash, asks the store which of them it has and sends the others.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Protocol
+
+import anyio
+
+from dropoffd import crc
+from dropoffd.custody import Held, UploadBegun
+from dropoffd.stores.base import (
+    Body,
+    CorruptError,
+    Mode,
+    Multipart,
+    NoSuchUploadError,
+    Part,
+    Progress,
+    Span,
+    Stat,
+    Store,
+)
+from dropoffd.transfer.plan import part_bytes, spans
+
+_log = logging.getLogger(__name__)
+
+# How many parts of one object may be under way; how many really are is for the store's limits.
+PARTS_AT_ONCE = 64
+
+
+class Facts(Protocol):
+    """Where facts of uploads become rows."""
+
+    async def upload_begun(self, seq: int, ordinal: int, upload: UploadBegun) -> None:
+        """Record that an upload in parts is being begun, or was."""
+
+    async def upload(self, seq: int, ordinal: int) -> UploadBegun | None:
+        """Return the upload of a content, if one was begun."""
+
+    async def part_stored(self, seq: int, ordinal: int, part: Part) -> None:
+        """Record that the store confirmed a part."""
+
+    async def parts(self, seq: int, ordinal: int) -> list[Part]:
+        """Return the parts that the store confirmed, in order."""
+
+    async def forget_upload(self, seq: int, ordinal: int) -> None:
+        """Forget an upload that is gone."""
+
+
+class PartsUpload:
+    """The upload of one content of a job to a store that takes parts."""
+
+    def __init__(self, facts: Facts, store: Store, seq: int, held: Held, key: str) -> None:
+        if store.multipart is None:
+            raise ValueError(f"{store.url} takes no parts")
+        self._facts = facts
+        self._store = store
+        self._multipart: Multipart = store.multipart
+        self._id = (seq, held.content.ordinal)
+        self._held = held
+        self.key = key
+        self._upload = UploadBegun(store=store.url, key=key, part_bytes=0)
+        self._parts: dict[int, Part] = {}
+
+    async def begin(self, progress: Progress) -> None:
+        """Go on with the upload that rows tell of, or begin one.
+
+        The row comes first, so that one whose answer was lost in a crash can be found again.
+        """
+        known = await self._facts.upload(*self._id)
+        if known is not None and (known.store, known.key) == (self._store.url, self.key):
+            if known.upload and await self._go_on(known, progress):
+                return
+            if not known.upload:
+                await self._end_nameless()
+        size = part_bytes(self._held.content.size_bytes, self._store.limits)
+        intended = UploadBegun(store=self._store.url, key=self.key, part_bytes=size)
+        await self._facts.upload_begun(*self._id, intended)
+        upload = await self._multipart.begin(self.key, self._held.sha256)
+        self._upload = UploadBegun(store=self._store.url, key=self.key, part_bytes=size, upload=upload)
+        self._parts = {}
+        await self._facts.upload_begun(*self._id, self._upload)
+
+    async def _go_on(self, known: UploadBegun, progress: Progress) -> bool:
+        """Take up an earlier upload with the parts that both sides know of; False if the store ended it."""
+        ours = {part.number: part for part in await self._facts.parts(*self._id)}
+        try:
+            theirs = await self._multipart.parts(self.key, known.upload)
+        except NoSuchUploadError:
+            return False
+        both = {(part.number, part.size_bytes, part.etag) for part in theirs}
+        self._parts = {n: part for n, part in ours.items() if (n, part.size_bytes, part.etag) in both}
+        self._upload = known
+        progress(sum(part.size_bytes for part in self._parts.values()))
+        _log.info("upload goes on key=%s parts=%d", self.key, len(self._parts))
+        return True
+
+    async def _end_nameless(self) -> None:
+        """End what was begun when the daemon died before it learnt the id: uploads of this very key without a part.
+
+        Another host may just have begun one of the same content; it would only begin anew.
+        """
+        async for found in self._multipart.uploads(self.key):
+            if found.key == self.key and not await self._parts_of(found.upload):
+                await self._multipart.abandon(self.key, found.upload)
+
+    async def _parts_of(self, upload: str) -> list[Part]:
+        try:
+            return await self._multipart.parts(self.key, upload)
+        except NoSuchUploadError:
+            return []
+
+    async def send(self, body: Body, progress: Progress) -> None:
+        """Send the parts that the store does not have; raises what the first part that failed raised."""
+        missing = (span for span in spans(body.size_bytes, self._upload.part_bytes) if span[0] not in self._parts)
+        failures: list[Exception] = []
+        async with anyio.create_task_group() as group:
+
+            async def sender(todo: Iterator[tuple[int, int, int]]) -> None:
+                for number, start, size in todo:
+                    try:
+                        await self._send_one(number, Span(body, start, size), progress)
+                    except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+                        failures.append(error)
+                        group.cancel_scope.cancel()
+
+            for _ in range(PARTS_AT_ONCE):
+                group.start_soon(sender, missing)
+        if failures:
+            raise failures[0]
+
+    async def _send_one(self, number: int, body: Body, progress: Progress) -> None:
+        part = await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
+        # A confirmed part must not be sent again because another one failed just now.
+        with anyio.CancelScope(shield=True):
+            await self._facts.part_stored(*self._id, part)
+        self._parts[number] = part
+
+    async def finish(self, mode: Mode) -> Stat:
+        """Have the store make the object; raises CorruptError if the parts are not the content that was digested."""
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        found = crc.combined((part.crc64nvme, part.size_bytes) for part in parts)
+        if self._held.crc64nvme and found != self._held.crc64nvme:
+            raise CorruptError(f"unable to finish {self.key}: its parts are not the content that was digested")
+        return await self._multipart.finish(self.key, self._upload.upload, parts, self._held.sha256, mode)
+
+    async def give_up(self) -> None:
+        """End the upload at the store and forget it."""
+        await self._multipart.abandon(self.key, self._upload.upload)
+        await self.lost()
+
+    async def lost(self) -> None:
+        """Forget the upload: the store does not know it any more."""
+        await self._facts.forget_upload(*self._id)
+        self._parts = {}
