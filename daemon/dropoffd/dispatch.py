@@ -8,11 +8,12 @@ import anyio.abc
 import msgspec
 
 from dropoff.errors import DropoffError, SpoolFullError
-from dropoff.messages import JobReport, JobState, Receipt
+from dropoff.messages import JobReport, JobState, Receipt, StoreReport
 from dropoffd.capture.keeper import Keeper
 from dropoffd.clock import Clock, backoff_seconds
 from dropoffd.custody import Candidate, Job
 from dropoffd.errors import SourceChangedError, SpoolBrokenError
+from dropoffd.schedule.health import Blame, Health
 from dropoffd.schedule.order import choose
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import CorruptError, StoreError, UnavailableError
@@ -30,6 +31,7 @@ _PUT_OFF_MOST_SECONDS = 1.0
 # A store that confirms something else than it was sent is tried a few times, in case a wire was to blame.
 _CORRUPT_TRIES = 3
 _SPACE_SECONDS = 1.0
+_ORPHANS_AT_ONCE, _ORPHANS_SECONDS = 100, 60.0
 
 
 class _Running(msgspec.Struct):
@@ -39,8 +41,18 @@ class _Running(msgspec.Struct):
     sent_bytes: int = 0
 
 
+class _Lane:
+    """The deliveries to one store: each has places of its own, so that none waits for another's store."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.health = Health()
+        self.running: dict[int, _Running] = {}
+        self.turn = 0
+
+
 class Dispatch:
-    """Keeps up to `places` deliveries running."""
+    """Keeps up to `places` deliveries running to each store."""
 
     def __init__(
         self,
@@ -64,9 +76,10 @@ class Dispatch:
         self._places = places
         self._retry_first = retry_first_seconds
         self._retry_most = retry_most_seconds
+        self._lanes: dict[int, _Lane] = {}
         self._running: dict[int, _Running] = {}
         self._wake = anyio.Event()
-        self._turn = 0
+        self._given_up = anyio.Event()
         self._arrived_at = self._burst_began = -_PUT_OFF_MOST_SECONDS
         self.paused = False
         self.rate = Rate(clock)
@@ -76,22 +89,32 @@ class Dispatch:
         """Deliver, until cancelled; what is interrupted is queued still."""
         self.paused = await self._spool.meta(_PAUSED) == "1"
         async with anyio.create_task_group() as group:
+            group.start_soon(self._end_orphans)
             while True:
                 self._wake = anyio.Event()
                 await self._let_saves_go_first()
+                pauses = []
                 try:
                     due = await self._spool.requeue_due(self._clock.now(), self._retry_most)
+                    if due is not None:
+                        pauses.append(due - self._clock.now())
                     if not self.paused:
-                        await self._start_next(group)
+                        pauses += await self._start_next(group)
                 except SpoolFullError as error:
                     await self._wait_for_space(error)
                     continue
-                with anyio.move_on_after(None if due is None else max(0.0, due - self._clock.now())):
+                with anyio.move_on_after(max(0.0, min(pauses)) if pauses else None):
                     await self._wake.wait()
 
     def wake(self) -> None:
         """Look again for work."""
         self._wake.set()
+
+    def try_again(self) -> None:
+        """Look for work now, also for stores that are left alone: a person says that they work."""
+        for lane in self._lanes.values():
+            lane.health.try_now(self._clock.monotonic())
+        self.wake()
 
     def arrived(self) -> None:
         """Look for work soon: a save came in."""
@@ -122,6 +145,18 @@ class Dispatch:
         sent = min(report.size_bytes, max(report.sent_bytes, running.sent_bytes))
         return msgspec.structs.replace(report, state=JobState.UPLOADING, sent_bytes=sent)
 
+    def stores(self) -> list[StoreReport]:
+        """Tell which stores are left alone now, and why."""
+        ahead = self._clock.now() - self._clock.monotonic()
+        return [
+            StoreReport(
+                store=lane.url, reason=pause.reason, hint=pause.hint, since=pause.since + ahead,
+                retry_at=pause.until + ahead, needs_person=pause.needs_person,
+            )
+            for lane in self._lanes.values()
+            if (pause := lane.health.pause) is not None
+        ]  # fmt: skip
+
     async def cancel(self, seq: int) -> bool:
         """Give a job up, also while it is being delivered; False if it had ended."""
         running = self._running.get(seq)
@@ -141,30 +176,42 @@ class Dispatch:
         self.paused = paused
         self.wake()
 
-    async def _start_next(self, group: anyio.abc.TaskGroup) -> None:
-        free = self._places - len(self._running)
-        if free <= 0:
-            return
-        waiting = await self._spool.window()
-        active = [running.candidate for running in self._running.values()]
-        for candidate in choose(waiting, active, self._places, self._turn):
-            self._turn += 1
-            running = _Running(candidate, anyio.CancelScope(), anyio.Event())
-            self._running[candidate.seq] = running
-            group.start_soon(self._deliver, running)
+    async def _start_next(self, group: anyio.abc.TaskGroup) -> list[float]:
+        """Start what is next for each store; return in how many seconds those left alone are to be tried."""
+        pauses = []
+        for number, url in (await self._spool.busy_stores()).items():
+            lane = self._lanes.setdefault(number, _Lane(url))
+            now = self._clock.monotonic()
+            places = lane.health.places(self._places, now)
+            if lane.health.pause is not None and not places:
+                pauses.append(lane.health.pause.until - now)
+            if places > len(lane.running):
+                await self._start_in(lane, number, places, group)
+        return pauses
 
-    async def _deliver(self, running: _Running) -> None:
+    async def _start_in(self, lane: _Lane, number: int, places: int, group: anyio.abc.TaskGroup) -> None:
+        waiting = await self._spool.window(number)
+        # A store that failed is tried with another job than the one it failed for, if there is one.
+        waiting = [one for one in waiting if not lane.health.suspects(one.seq)] or waiting
+        active = [running.candidate for running in lane.running.values()]
+        for candidate in choose(waiting, active, places, lane.turn):
+            lane.turn += 1
+            running = _Running(candidate, anyio.CancelScope(), anyio.Event())
+            self._running[candidate.seq] = lane.running[candidate.seq] = running
+            group.start_soon(self._deliver, lane, running)
+
+    async def _deliver(self, lane: _Lane, running: _Running) -> None:
         seq = running.candidate.seq
         try:
             with running.scope:
                 job = await self._spool.load(seq)
                 if job is not None:
-                    await self._attempt(job, running)
+                    await self._attempt(lane, job, running)
         except SpoolFullError as error:
             # What happened could not be written down, so it will happen again, and do no harm.
             await self._wait_for_space(error)
         finally:
-            del self._running[seq]
+            del self._running[seq], lane.running[seq]
             running.done.set()
             self.wake()
 
@@ -172,22 +219,18 @@ class Dispatch:
         _log.error("deliveries wait for space cause=%s", error.message)
         await self._clock.sleep(_SPACE_SECONDS)
 
-    async def _attempt(self, job: Job, running: _Running) -> None:
+    async def _attempt(self, lane: _Lane, job: Job, running: _Running) -> None:
         def progress(size: int) -> None:
             running.sent_bytes += size
             self.rate.add(size)
 
         try:
-            store = self._stores.open(job.save.run.store)
+            store = await self._stores.open(job.save.run.store)
             receipt = await self._worker.deliver(job, store, progress)
         except (SpoolBrokenError, SpoolFullError):
             raise
-        except UnavailableError as error:
-            await self._postpone(job, error)
-        except CorruptError as error:
-            await (self._postpone if job.attempts + 1 < _CORRUPT_TRIES else self._hold)(job, error)
         except (SourceChangedError, StoreError) as error:
-            await self._hold(job, error)
+            await self._failed(lane, job, error)
         except Exception as error:  # noqa: BLE001  # a bug must hold one job, with its trace, and not stop all
             _log.exception("delivery failed in a way nobody foresaw job=%s", job.id)
             await self._hold(
@@ -198,14 +241,47 @@ class Dispatch:
                 ),
             )
         else:
+            if lane.health.worked(job.seq):
+                _log.info("store works again store=%s", lane.url)
             await self._end(job.seq, JobState.DELIVERED, receipt)
             _log.info("delivered job=%s bytes=%d record=%s", job.id, job.size_bytes, receipt.record)
+
+    async def _failed(self, lane: _Lane, job: Job, error: DropoffError) -> None:
+        if lane.health.failed(job.seq, error, self._clock.monotonic()) is Blame.STORE:
+            _log.warning("store is left alone for a while store=%s cause=%s", lane.url, error.message)
+        elif isinstance(error, UnavailableError) or (
+            isinstance(error, CorruptError) and job.attempts + 1 < _CORRUPT_TRIES
+        ):
+            await self._postpone(job, error)
+        else:
+            await self._hold(job, error)
+
+    async def _end_orphans(self) -> None:
+        """End uploads at their stores whose jobs were given up; what fails is tried again later."""
+        while True:
+            self._given_up = anyio.Event()
+            left = False
+            for orphan in await self._spool.orphans(_ORPHANS_AT_ONCE):
+                try:
+                    store = await self._stores.open(orphan.store)
+                    await store.prepare()
+                    if store.multipart is not None and orphan.upload:
+                        await store.multipart.abandon(orphan.key, orphan.upload)
+                except StoreError as error:
+                    _log.warning("upload not ended yet key=%s cause=%s", orphan.key, error.message)
+                    left = True
+                else:
+                    await self._spool.forget_upload(orphan.seq, orphan.ordinal)
+            with anyio.move_on_after(_ORPHANS_SECONDS if left else None):
+                await self._given_up.wait()
 
     async def _end(self, seq: int, state: JobState, receipt: Receipt | None = None, reason: str = "") -> bool:
         # From here to the row and the files' end nothing may come between.
         with anyio.CancelScope(shield=True):
             ended = await self._spool.finish(seq, state, receipt, reason)
             self._keeper.forget(seq)
+        if state is not JobState.DELIVERED:
+            self._given_up.set()
         return ended
 
     async def _postpone(self, job: Job, error: DropoffError) -> None:

@@ -251,6 +251,17 @@ class Total(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
+class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A store that is left alone for now: why, since when, and when it is tried again (seconds since the epoch)."""
+
+    store: str
+    reason: str
+    hint: str
+    since: float
+    retry_at: float
+    needs_person: bool
+
+
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag="status-report"):
     """What the daemon has in custody and how it does."""
 
@@ -265,6 +276,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag="status-report
     leases: int
     held: tuple[JobReport, ...] = ()
     active: tuple[JobReport, ...] = ()
+    stores: tuple[StoreReport, ...] = ()
 
 
 class JobList(msgspec.Struct, frozen=True, tag="job-list"):

@@ -266,9 +266,9 @@ class OneStore(Stores):
         super().__init__(clock, nothing_known, forget)
         self._store = store
 
-    def open(self, url: str) -> Store:
+    async def open(self, url: str) -> Store:
         """Return the store."""
-        return super().open(url) if url.startswith("refused:") else self._store
+        return await super().open(url) if url.startswith("refused:") else self._store
 
 
 RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 10.0, 100.0

@@ -9,7 +9,15 @@ from daemon import making
 from daemon.making import Deliveries, FakeClock, Fault, FaultyStore, Spools, inline, run_info, save
 from dropoff.messages import JobReport, JobState
 from dropoffd.spool.spool import Spool
-from dropoffd.stores.base import CorruptError, DeniedError, RefusedError, StoreError, UnavailableError
+from dropoffd.stores.base import (
+    CorruptError,
+    DeniedError,
+    RefusedError,
+    StoreError,
+    ThrottledError,
+    UnavailableError,
+    UnreachableError,
+)
 from dropoffd.stores.directory.store import DirectoryStore
 from support import oracle
 
@@ -77,11 +85,10 @@ async def test_a_store_that_is_away_lets_jobs_wait(rig: Rig) -> None:
     assert not rig.store.script
 
 
-@pytest.mark.parametrize("kind", [DeniedError, RefusedError])
-async def test_what_needs_a_person_is_held_with_a_hint(rig: Rig, kind: type[StoreError]) -> None:
-    """A store that says no holds the job with its reason and hint, for ever, until a retry releases it."""
+async def test_what_needs_a_person_is_held_with_a_hint(rig: Rig) -> None:
+    """A store that refuses the object holds the job with its reason and hint, for ever, until a retry releases it."""
     seq = await rig.accept()
-    rig.store.script.append(Fault("put", kind("unable: no", hint="give access")))
+    rig.store.script.append(Fault("put", RefusedError("unable: no", hint="give access")))
     await rig.round()
     rig.clock.advance(1e6)
     await rig.round()
@@ -91,6 +98,44 @@ async def test_what_needs_a_person_is_held_with_a_hint(rig: Rig, kind: type[Stor
     assert await rig.spool.requeue(None) == 1
     await rig.round()
     assert (await rig.report(seq)).state is JobState.DELIVERED
+
+
+@pytest.mark.parametrize("kind", [DeniedError, UnreachableError, ThrottledError])
+async def test_a_store_that_fails_for_all_is_left_alone(rig: Rig, kind: type[StoreError]) -> None:
+    """Its jobs stay queued, none of their tries is used up, the reason is told, and all go on when it works again."""
+    seqs = [await rig.accept(b"%d" % n) for n in range(5)]
+    rig.store.script.extend(Fault("stat", kind("unable: no", hint="give access")) for _ in range(4))
+    for _ in range(3):
+        await rig.round()
+        (told,) = rig.dispatch.stores()
+        assert (told.reason, told.hint, told.needs_person) == ("unable: no", "give access", kind is DeniedError)
+        calls = len(rig.store.calls)
+        await rig.round()  # before its time: nobody asks
+        assert len(rig.store.calls) == calls
+        rig.clock.advance(told.retry_at - rig.clock.now())
+    reports = [await rig.report(seq) for seq in seqs]
+    assert {(report.state, report.attempts) for report in reports} == {(JobState.QUEUED, 0)}
+    assert not rig.store.script
+    for _ in range(4):
+        await rig.round()
+    assert rig.dispatch.stores() == []
+    assert {(await rig.report(seq)).state for seq in seqs} == {JobState.DELIVERED}
+
+
+async def test_a_job_that_is_denied_where_others_are_not_is_held(rig: Rig) -> None:
+    """Of two jobs the one that the store denies again, after the other was delivered, is held with the hint."""
+    rig.dispatch._places = 1
+    denied = DeniedError("unable: no", hint="give access")
+    first, second = await rig.accept(b"one"), await rig.accept(b"two")
+    rig.store.script.append(Fault("stat", denied))
+    await rig.round()
+    rig.clock.advance(100)
+    await rig.round()
+    rig.store.script.append(Fault("stat", denied))
+    await rig.round()
+    reports = [await rig.report(first), await rig.report(second)]
+    assert sorted(report.state for report in reports) == [JobState.DELIVERED, JobState.HELD]
+    assert rig.dispatch.stores() == []
 
 
 async def test_a_store_that_lies_is_tried_a_few_times(rig: Rig) -> None:

@@ -47,6 +47,7 @@ from dropoffd.stores.base import (
     Stat,
     StoreError,
     UnavailableError,
+    UnreachableError,
 )
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.retry import RetryingStore
@@ -61,6 +62,7 @@ MEMORY = "/dev/shm"
 
 FAULTS: dict[str, StoreError] = {
     "unavailable": UnavailableError("unable to use the store: it is away"),
+    "unreachable": UnreachableError("unable to reach the store: it is away"),
     "denied": DeniedError("unable to use the store: no", hint="give access"),
     "corrupt": CorruptError("unable to store this: it differs"),
 }
@@ -392,7 +394,7 @@ class SpoolAndTransfer(RuleBasedStateMachine):
     def _see_it_through(self) -> None:
         self.come_back()
         self.retry_all()
-        for _ in range(len(self.taken) + 1):
+        for _ in range(2 * len(self.taken) + 1):
             self.clock.advance(2 * RETRY_MOST_SECONDS)
             self.run(self.daemon.round())
         states = {report.state for report in self.reports().values()}

@@ -64,7 +64,8 @@ def status(arguments: argparse.Namespace) -> int:
         return follow(settings, ())
     report = _status(settings)
     print(text.json(report) if arguments.json else text.status(report))
-    return Exit.TROUBLED if report.held else Exit.OK
+    troubled = report.held or any(store.needs_person for store in report.stores)
+    return Exit.TROUBLED if troubled else Exit.OK
 
 
 def jobs(arguments: argparse.Namespace) -> int:

@@ -47,6 +47,10 @@ def status(report: StatusReport) -> str:
     for job in report.active:
         share = job.sent_bytes / job.size_bytes if job.size_bytes else 0.0
         lines.append(f"  {job.job[:16]}  {display(job.name)}  {share:4.0%} of {size(job.size_bytes)}")
+    for store in report.stores:
+        lines += ["", f"  {store.store} is left alone since {moment(store.since)}: {store.reason}"]
+        lines += [f"    hint: {store.hint}"] if store.hint else []
+        lines += [f"    tried again by itself at {moment(store.retry_at)}; its jobs are kept"]
     if report.held:
         lines += ["", "needs a person:"]
         for job in report.held:

@@ -21,7 +21,7 @@ class Control:
         self._dispatch = dispatch
         self._clock = clock
         self._started = clock.monotonic()
-        self.wake = dispatch.wake
+        self.try_again = dispatch.try_again
         self.cancel = dispatch.cancel
         self.pause = dispatch.pause
         self.running_of = dispatch.running_of
@@ -55,4 +55,5 @@ class Control:
             leases=self._keeper.leases,
             held=tuple(held),
             active=tuple(active),
+            stores=tuple(self._dispatch.stores()),
         )

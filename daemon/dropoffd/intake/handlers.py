@@ -59,8 +59,8 @@ _SETTLE_MOST_SECONDS = 2.0
 class Deliveries(Protocol):
     """What requests ask of whoever delivers."""
 
-    def wake(self) -> None:
-        """Look again for work."""
+    def try_again(self) -> None:
+        """Look again for work, also for stores that are left alone."""
 
     async def cancel(self, seq: int) -> bool:
         """Give a job up, also while it is being delivered; False if it had ended."""
@@ -160,7 +160,7 @@ class Handlers:
             return
         check_name(run.project.encode())
         check_name(run.name.encode())
-        self._stores.open(run.store)
+        self._stores.check(run.store)
         if len(self._runs) >= _RUNS_REMEMBERED:
             self._runs.clear()
         self._runs.add(key)
@@ -217,7 +217,7 @@ class Handlers:
     async def _retry(self, request: Retry) -> Reply:
         seqs = [(await self._the_one(job)).seq for job in request.jobs] if request.jobs else None
         count = await self._spool.requeue(seqs)
-        self._deliveries.wake()
+        self._deliveries.try_again()
         return Done(count)
 
     async def _cancel(self, request: Cancel) -> Reply:

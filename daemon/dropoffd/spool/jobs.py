@@ -41,10 +41,11 @@ def accept(
     files = [content for content in contents if content.capture is not Capture.PACK]
     cursor = connection.execute(
         "INSERT OR IGNORE INTO jobs (job, run, name, state, priority, size_bytes, size_class, files, capture,"
-        " newest, save, skipped) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " newest, save, skipped, store) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " (SELECT s.store FROM runs AS r JOIN stores AS s ON s.url = r.store WHERE r.run = ?))",
         (
             save.job, run, save.name, JobState.QUEUED, save.priority, size, _size_class(size), len(files),
-            _capture_of(contents), save.keep is Keep.NEWEST, _pack(save), _pack(skipped) if skipped else None,
+            _capture_of(contents), save.keep is Keep.NEWEST, _pack(save), _pack(skipped) if skipped else None, run,
         ),
     )  # fmt: skip
     if cursor.rowcount == 0:
@@ -69,6 +70,7 @@ def run_of(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:
     row = connection.execute(select, key).fetchone()
     if row is None:
         connection.execute("INSERT INTO runs (project, name, store) VALUES (?, ?, ?)", key)
+        connection.execute("INSERT OR IGNORE INTO stores (url) VALUES (?)", key[2:])
         row = connection.execute(select, key).fetchone()
     return int(row[0])
 
@@ -237,28 +239,44 @@ def requeue(connection: sqlite3.Connection, seqs: Sequence[int] | None) -> int:
     )
 
 
-def window(connection: sqlite3.Connection, per_run: int, oldest: int, runs_most: int) -> list[Candidate]:
-    """Return the jobs that could be next: the first of each run, and the oldest of all.
+def busy_stores(connection: sqlite3.Connection) -> dict[int, str]:
+    """Return the stores, by number, that jobs are queued for, with their URLs."""
+    rows = connection.execute(
+        "WITH RECURSIVE found(store) AS ("
+        " SELECT min(store) FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued'"
+        " UNION ALL SELECT (SELECT min(store) FROM jobs INDEXED BY jobs_oldest"
+        "  WHERE state = 'queued' AND store > found.store)"
+        " FROM found WHERE found.store IS NOT NULL"
+        ") SELECT store, url FROM found JOIN stores USING (store)"
+    )
+    return dict(rows.fetchall())
+
+
+def window(connection: sqlite3.Connection, store: int, per_run: int, oldest: int, runs_most: int) -> list[Candidate]:
+    """Return the jobs that could be next to go to a store: the first of each run, and the oldest of all.
 
     Bounded whatever the backlog: runs are found by skipping from one to the next in the index.
     """
     runs = connection.execute(
         "WITH RECURSIVE found(run) AS ("
-        " SELECT min(run) FROM jobs WHERE state = 'queued'"
-        " UNION ALL SELECT (SELECT min(run) FROM jobs WHERE state = 'queued' AND run > found.run)"
+        " SELECT min(run) FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' AND store = ?1"
+        " UNION ALL SELECT (SELECT min(run) FROM jobs INDEXED BY jobs_queued"
+        "  WHERE state = 'queued' AND store = ?1 AND run > found.run)"
         " FROM found WHERE found.run IS NOT NULL"
-        ") SELECT run FROM found WHERE run IS NOT NULL LIMIT ?",
-        (runs_most,),
+        ") SELECT run FROM found WHERE run IS NOT NULL LIMIT ?2",
+        (store, runs_most),
     ).fetchall()
     columns = "seq, run, priority, size_bytes, attempts"
     rows = connection.execute(
-        f"SELECT {columns} FROM jobs WHERE state = 'queued' ORDER BY seq LIMIT ?", (oldest,)
+        f"SELECT {columns} FROM jobs INDEXED BY jobs_oldest WHERE state = 'queued' AND store = ?"
+        " ORDER BY seq LIMIT ?",
+        (store, oldest),
     ).fetchall()
     for (run,) in runs:
         rows += connection.execute(
-            f"SELECT {columns} FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' AND run = ?"
+            f"SELECT {columns} FROM jobs INDEXED BY jobs_queued WHERE state = 'queued' AND store = ? AND run = ?"
             " ORDER BY priority DESC, size_class, seq LIMIT ?",
-            (run, per_run),
+            (store, run, per_run),
         )
     found = {row[0]: row for row in rows}
     return [

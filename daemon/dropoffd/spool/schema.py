@@ -119,6 +119,17 @@ MIGRATIONS: tuple[str, ...] = (
         checksum TEXT NOT NULL,
         PRIMARY KEY (seq, ordinal, number)
     ) WITHOUT ROWID;
+
+    -- Who is next is asked for each store apart, so that the backlog of one that is down is never looked through.
+    CREATE TABLE stores (store INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE);
+    INSERT INTO stores (url) SELECT DISTINCT store FROM runs;
+    ALTER TABLE jobs ADD COLUMN store INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET store =
+        (SELECT s.store FROM runs AS r JOIN stores AS s ON s.url = r.store WHERE r.run = jobs.run);
+    DROP INDEX jobs_queued;
+    CREATE INDEX jobs_queued ON jobs (store, run, priority DESC, size_class, seq) WHERE state = 'queued';
+    DROP INDEX jobs_oldest;
+    CREATE INDEX jobs_oldest ON jobs (store, seq) WHERE state = 'queued';
     """,
 )
 

@@ -75,9 +75,15 @@ class Spool:
         """Return a job with its contents, or None if it ended."""
         return await self._database.run(lambda c: jobs.load(c, seq))
 
-    async def window(self) -> list[Candidate]:
-        """Return the jobs that could be next."""
-        return await self._database.run(lambda c: jobs.window(c, _WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS))
+    async def busy_stores(self) -> dict[int, str]:
+        """Return the stores, by number, that jobs are queued for, with their URLs."""
+        return await self._database.run(jobs.busy_stores)
+
+    async def window(self, store: int) -> list[Candidate]:
+        """Return the jobs that could be next to go to a store."""
+        return await self._database.run(
+            lambda c: jobs.window(c, store, _WINDOW_PER_RUN, _WINDOW_OLDEST, _WINDOW_RUNS)
+        )
 
     async def digested(self, seq: int, sums: Sequence[tuple[int, Digest]]) -> None:
         """Record the digests of contents by ordinal."""

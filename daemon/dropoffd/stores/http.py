@@ -111,19 +111,20 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Http:
-    """Sends requests to one server; made on first use, closed by `aclose`."""
+    """Sends requests to one server; to be made in a thread (certificates are read), connected on first use."""
 
     def __init__(self, ca_file: str = "") -> None:
-        self._ca_file = ca_file
+        self._trust = ssl.create_default_context(cafile=ca_file or None)
         self._session: aiohttp.ClientSession | None = None
         self._wires: set[_Wire] = set()
         self._watchdog: asyncio.Task[None] | None = None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context = ssl.create_default_context(cafile=self._ca_file or None)
             self._session = aiohttp.ClientSession(
-                connector=_Connector(limit=0, ssl=context, socket_factory=_socket, keepalive_timeout=_IDLE_SECONDS),
+                connector=_Connector(
+                    limit=0, ssl=self._trust, socket_factory=_socket, keepalive_timeout=_IDLE_SECONDS
+                ),
                 # The watchdog takes the place of a total limit.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=False,

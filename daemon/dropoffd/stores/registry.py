@@ -3,12 +3,15 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import anyio.to_thread
 
 from dropoffd.clock import Clock
 from dropoffd.stores.base import RefusedError, Store
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.retry import RetryingStore
+from dropoffd.stores.s3 import address
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +31,16 @@ class Stores:
         self._remember = remember
         self._open: dict[str, Store] = {}
 
-    def open(self, url: str) -> Store:
+    def check(self, url: str) -> None:
+        """Raise RefusedError for a URL that no provider serves."""
+        if url not in self._open:
+            check(url)
+
+    async def open(self, url: str) -> Store:
         """Return the store at `url`; raises RefusedError for a URL that no provider serves."""
         if url not in self._open:
-            inner = provider(url, self._clock, self._recall, self._remember)
-            self._open[url] = RetryingStore(inner, self._clock)
+            inner = await provider(url, self._clock, self._recall, self._remember)
+            self._open.setdefault(url, RetryingStore(inner, self._clock))
         return self._open[url]
 
     async def aclose(self) -> None:
@@ -41,26 +49,38 @@ class Stores:
             await store.aclose()
 
 
-def provider(url: str, clock: Clock, recall: Recall, remember: Remember) -> Store:
-    """Return the bare provider for `url`; raises RefusedError."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and os.path.isabs(parts.path):
-        return DirectoryStore(os.path.normpath(unquote(parts.path)))
+def check(url: str) -> None:
+    """Raise RefusedError for a URL that no provider serves."""
+    parts = _parts(url)
     if parts.scheme == "s3":
-        return _s3(url, clock, recall, remember)
-    raise RefusedError(
-        f"unable to use {url!r} as a store: nothing here serves it",
-        hint="use a bucket, such as s3://bucket/prefix, or a directory, such as /data/artifacts",
-    )
+        address.parse(url, os.environ)
+    elif parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not os.path.isabs(parts.path):
+        raise RefusedError(
+            f"unable to use {url!r} as a store: nothing here serves it",
+            hint="use a bucket, such as s3://bucket/prefix, or a directory, such as /data/artifacts",
+        )
+
+
+async def provider(url: str, clock: Clock, recall: Recall, remember: Remember) -> Store:
+    """Return the bare provider for `url`; raises RefusedError."""
+    check(url)
+    parts = _parts(url)
+    if parts.scheme == "file":
+        return DirectoryStore(unquote(parts.path))
+    # In a thread: its libraries take a tenth of a second to load, and a daemon without such a store needs none.
+    return await anyio.to_thread.run_sync(_s3, url, clock, recall, remember)
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _s3(url: str, clock: Clock, recall: Recall, remember: Remember) -> Store:
-    # 60 MB that a daemon without such a store does without.
     from dropoffd.stores.http import Http  # noqa: PLC0415
-    from dropoffd.stores.s3 import address, credentials  # noqa: PLC0415
+    from dropoffd.stores.s3 import credentials  # noqa: PLC0415
     from dropoffd.stores.s3.client import Client  # noqa: PLC0415
     from dropoffd.stores.s3.store import S3Store  # noqa: PLC0415
 

@@ -210,7 +210,7 @@ def test_the_window_is_bounded(connection: sqlite3.Connection) -> None:
     """However long the queue, the window is what was asked for, without doubles."""
     for n in range(1000):
         accept(connection, save(run=run_info(f"run {n % 4}")))
-    window = jobs.window(connection, per_run=5, oldest=7, runs_most=64)
+    window = jobs.window(connection, 1, per_run=5, oldest=7, runs_most=64)
     assert len(window) <= 4 * 5 + 7
     assert len({candidate.seq for candidate in window}) == len(window)
 
@@ -222,7 +222,7 @@ def test_the_window_has_every_run_and_the_oldest(connection: sqlite3.Connection)
         accept(connection, save(priority=5))
     for n in range(20):
         accept(connection, save(run=run_info(f"late {n}")))
-    window = jobs.window(connection, per_run=2, oldest=3, runs_most=64)
+    window = jobs.window(connection, 1, per_run=2, oldest=3, runs_most=64)
     assert len({candidate.run for candidate in window}) == 21
     assert {candidate.seq for candidate in window} >= set(oldest)
 
@@ -233,8 +233,21 @@ def test_the_window_puts_priority_and_small_ones_first(connection: sqlite3.Conne
         accept(connection, save(), 1 << 30)
     small = accept(connection, save(), 10)
     urgent = accept(connection, save(priority=1), 1 << 30)
-    window = jobs.window(connection, per_run=2, oldest=0, runs_most=64)
+    window = jobs.window(connection, 1, per_run=2, oldest=0, runs_most=64)
     assert [candidate.seq for candidate in window] == [urgent, small]
+
+
+def test_each_store_has_a_window_of_its_own(connection: sqlite3.Connection) -> None:
+    """The queue of one store, however long, is not in the window of another; both are named while they have one."""
+    first = [accept(connection, save(run=run_info(store="file:///one"))) for _ in range(100)]
+    second = accept(connection, save(run=run_info(store="file:///two")))
+    stores = {url: number for number, url in jobs.busy_stores(connection).items()}
+    assert set(stores) == {"file:///one", "file:///two"}
+    (only,) = jobs.window(connection, stores["file:///two"], 9, 9, 9)
+    assert only.seq == second
+    assert {candidate.seq for candidate in jobs.window(connection, stores["file:///one"], 9, 9, 9)} <= set(first)
+    jobs.finish(connection, second, JobState.CANCELLED)
+    assert list(jobs.busy_stores(connection).values()) == ["file:///one"]
 
 
 def test_what_is_not_queued_is_not_in_the_window(connection: sqlite3.Connection) -> None:
@@ -243,7 +256,7 @@ def test_what_is_not_queued_is_not_in_the_window(connection: sqlite3.Connection)
     jobs.postpone(connection, waiting, 1, "")
     jobs.hold(connection, held, "", "")
     jobs.finish(connection, ended, JobState.CANCELLED)
-    assert [candidate.seq for candidate in jobs.window(connection, 9, 9, 9)] == [queued]
+    assert [candidate.seq for candidate in jobs.window(connection, 1, 9, 9, 9)] == [queued]
 
 
 @pytest.mark.anyio

@@ -8,6 +8,8 @@ from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.registry import Stores, provider
 from dropoffd.stores.retry import RetryingStore
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.mark.parametrize(
     ("url", "root"),
@@ -19,9 +21,9 @@ from dropoffd.stores.retry import RetryingStore
         ("file:///with%20space", "/with space"),
     ],
 )
-def test_a_file_url_is_a_directory(url: str, root: str) -> None:
+async def test_a_file_url_is_a_directory(url: str, root: str) -> None:
     """A file URL names an absolute directory, percent-encoding undone."""
-    store = provider(url, FakeClock(), nothing_known, forget)
+    store = await provider(url, FakeClock(), nothing_known, forget)
     assert isinstance(store, DirectoryStore)
     assert store._root == root
 
@@ -42,19 +44,18 @@ def test_a_file_url_is_a_directory(url: str, root: str) -> None:
         "file://",
     ],
 )
-def test_what_nothing_serves_is_refused_with_a_hint(url: str) -> None:
+async def test_what_nothing_serves_is_refused_with_a_hint(url: str) -> None:
     """Any other URL raises RefusedError that shows a right one."""
     with pytest.raises(RefusedError, match="unable to use") as caught:
-        provider(url, FakeClock(), nothing_known, forget)
+        await provider(url, FakeClock(), nothing_known, forget)
     assert "s3://bucket/prefix" in caught.value.hint
 
 
-@pytest.mark.anyio
 async def test_a_store_is_opened_once() -> None:
     """The same URL is the same store, one that tries again."""
     stores = Stores(FakeClock(), nothing_known, forget)
-    store = stores.open("file:///data")
+    store = await stores.open("file:///data")
     assert isinstance(store, RetryingStore)
-    assert stores.open("file:///data") is store
-    assert stores.open("file:///other") is not store
+    assert await stores.open("file:///data") is store
+    assert await stores.open("file:///other") is not store
     await stores.aclose()

@@ -64,6 +64,7 @@ class DirectoryStore:
     multipart = None
 
     def __init__(self, root: str) -> None:
+        root = os.path.normpath(root)
         self.url = directory_url(root)
         self._root = root
         self._known: set[str] = set()
