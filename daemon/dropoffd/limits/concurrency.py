@@ -21,9 +21,9 @@ import msgspec
 _ROUND_SECONDS = 1.0
 # A step that would bring 25 % were nothing saturated has to bring 6 %.
 _FAIR_SHARE = 0.25
-_PAUSE_ROUNDS = 20
+_PAUSE_ROUNDS = 10
 _HALVE_SECONDS = 1.0
-_RECOVER_SECONDS = 30.0
+_FORGET_SECONDS = 60.0
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -41,7 +41,6 @@ class Concurrency:
         self._least = least
         self._most = most
         self._ceiling = most
-        self._eased_at = -math.inf  # the ceiling was last lowered or raised
         self._halved_at = -math.inf
         self._direction = 1
         self._pause = 0
@@ -54,7 +53,8 @@ class Concurrency:
         bytes_per_second = self._round.add(now, size_bytes, self.limit)
         if bytes_per_second is None:
             return
-        self._recover(now)
+        if now - self._halved_at >= _FORGET_SECONDS:
+            self._ceiling = self._most
         if self._settling:
             # The round after a change still shows what was before it.
             self._settling = False
@@ -65,10 +65,9 @@ class Concurrency:
         """Note that the store wants less."""
         if now - self._halved_at < _HALVE_SECONDS:
             return
-        self._halved_at = self._eased_at = now
+        self._halved_at = now
         self._ceiling = max(self._least, self.limit - 1)
         self._before = None
-        self._direction = 1
         self._pause = _PAUSE_ROUNDS
         self._go(max(self._least, self.limit // 2))
 
@@ -103,12 +102,6 @@ class Concurrency:
         if limit != self.limit:
             self.limit = limit
             self._settling = True
-            self._round = Round()
-
-    def _recover(self, now: float) -> None:
-        if self._ceiling < self._most and now - self._eased_at >= _RECOVER_SECONDS:
-            self._eased_at = now
-            self._ceiling = min(self._most, math.ceil(self._ceiling * 1.25))
 
 
 class Round:

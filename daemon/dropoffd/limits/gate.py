@@ -56,7 +56,7 @@ class Gate:
         self._concurrency.throttled(self._clock.monotonic())
 
     async def _enter(self, run: Hashable) -> None:
-        if self._holders < self.limit and not self._waiting:
+        if self._holders < self.limit:
             self._holders += 1
             return
         admitted = anyio.Event()

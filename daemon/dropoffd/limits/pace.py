@@ -1,9 +1,9 @@
 """A pace: so much a second and no more, be it bytes or requests.
 
-The generic cell rate algorithm (ITU-T I.371) in its leaky-bucket form: what went is owed, the debt drains at the rate, and
-more may go as long as the debt stays within one burst. In any t seconds at most `rate * t` and one burst go, and
-while somebody always waits, no less than the rate. The burst is a piece, and 50 ms of the rate: a timer that is late by
-less than that loses nothing.
+The generic cell rate algorithm (ITU-T I.371) in its leaky-bucket form: what went is owed, the debt drains at the
+rate, and more may go as long as the debt stays within one burst. In any t seconds at most `rate * t` and one burst
+go; while somebody always waits, no less than the rate. A burst is one piece and 50 ms of the rate: a timer that is
+late by less than that loses nothing.
 
 Who waits is served in order of arrival. Nothing is charged before it may go, so that a waiter that is cancelled has
 nothing to give back. A pace within another (a store's within the daemon's) lets go what both let go, at one moment.

@@ -8,7 +8,7 @@ of an hour. Zones change their offset at such moments, so a clock that is put fo
 without any arithmetic about it; and one that was set by hand is met soon.
 """
 
-import datetime
+import datetime as dt
 import difflib
 import re
 
@@ -43,7 +43,9 @@ class Rule(msgspec.Struct, frozen=True):
         if self.start_minute < self.end_minute:
             return day in self.days and self.start_minute <= minute < self.end_minute
         before = (day - 1) % 7
-        return (day in self.days and minute >= self.start_minute) or (before in self.days and minute < self.end_minute)
+        return (day in self.days and minute >= self.start_minute) or (
+            before in self.days and minute < self.end_minute
+        )
 
 
 class Timetable(msgspec.Struct, frozen=True):
@@ -51,12 +53,12 @@ class Timetable(msgspec.Struct, frozen=True):
 
     rules: tuple[Rule, ...]
 
-    def rate_at(self, local: datetime.datetime) -> float | None:
+    def rate_at(self, local: dt.datetime) -> float | None:
         """Return the bytes per second at a local time; None is unlimited."""
         day, minute = local.weekday(), local.hour * 60 + local.minute
         return next((rule.bytes_per_second for rule in self.rules if rule.covers(day, minute)), None)
 
-    def holds_seconds(self, local: datetime.datetime) -> float:
+    def holds_seconds(self, local: dt.datetime) -> float:
         """Return for how long the rate of a local time surely holds: at most to the next full quarter of an hour."""
         minute = local.hour * 60 + local.minute
         edges = {edge for rule in self.rules for edge in (rule.start_minute, rule.end_minute) if edge > minute}
@@ -105,7 +107,7 @@ def _rule(text: str) -> Rule:
         rule = msgspec.structs.replace(rule, days=_days(match["first"], match["last"] or match["first"]))
     if match["start"]:
         start, end = _minute(match["start"]), _minute(match["end"])
-        if start == end or start == _DAY_MINUTES:
+        if start in (end, _DAY_MINUTES):
             raise SettingsError(
                 f"unable to use the rule {text!r}: its hours are empty", hint="leave them out for the whole day"
             )

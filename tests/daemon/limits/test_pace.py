@@ -1,7 +1,7 @@
 """A pace never lets more go than it says, and hardly less."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import anyio
@@ -26,18 +26,14 @@ TAKERS = st.lists(
 )  # fmt: skip
 
 
-def taker(clock: VirtualClock, pace: Pace, gone: Gone, arrival: tuple[float, float, list[int]]) -> Callable[[], Awaitable[None]]:
-    """Return a task that takes as `arrival` has it, and notes what went when."""
+async def taker(clock: VirtualClock, pace: Pace, gone: Gone, arrival: tuple[float, float, list[int]]) -> None:
+    """Take as `arrival` has it, and note what went when."""
     begins, rests, sizes = arrival
-
-    async def run() -> None:
-        await anyio.sleep(begins)
-        for size in sizes:
-            await pace.take(size)
-            gone.append((clock.monotonic(), size))
-            await anyio.sleep(rests)
-
-    return run
+    await anyio.sleep(begins)
+    for size in sizes:
+        await pace.take(size)
+        gone.append((clock.monotonic(), size))
+        await anyio.sleep(rests)
 
 
 def allowed(rates: Rates, start: float, end: float) -> float:
@@ -71,7 +67,7 @@ def test_never_over_the_rate_and_one_burst(
     first: float | None,
     seed: int,
 ) -> None:
-    """In any window at most what the rates allow and one burst goes, whoever takes what, and however late timers are."""
+    """In any window no more goes than the rates allow and one burst, whoever takes what, however late timers are."""
     chance = random.Random(seed)
     gone: Gone = []
     rates: list[tuple[float, float | None]] = [(0.0, first)]
@@ -81,7 +77,7 @@ def test_never_over_the_rate_and_one_burst(
         pace = Pace(clock, first, PIECE_BYTES)
         async with anyio.create_task_group() as group:
             for arrival in arrivals:
-                group.start_soon(taker(clock, pace, gone, arrival))
+                group.start_soon(taker, clock, pace, gone, arrival)
             for after, rate in changes:
                 await anyio.sleep(after)
                 rates.append((clock.monotonic(), rate))
@@ -92,7 +88,12 @@ def test_never_over_the_rate_and_one_burst(
     assert_never_over(gone, rates)
 
 
-@given(st.floats(1e4, 1e8), st.lists(st.integers(1, PIECE_BYTES), min_size=1, max_size=5), st.integers(1, 5), st.integers())
+@given(
+    st.floats(1e4, 1e8),
+    st.lists(st.integers(1, PIECE_BYTES), min_size=1, max_size=5),
+    st.integers(1, 5),
+    st.integers(),
+)
 @settings(deadline=None)
 def test_always_the_rate_while_somebody_waits(rate: float, sizes: list[int], takers: int, seed: int) -> None:
     """Takers that never rest get 97 % of the rate and more, of pieces of any size, with timers up to 40 ms late."""
@@ -105,7 +106,7 @@ def test_always_the_rate_while_somebody_waits(rate: float, sizes: list[int], tak
         pace = Pace(clock, rate, PIECE_BYTES)
         async with anyio.create_task_group() as group:
             for _ in range(takers):
-                group.start_soon(taker(clock, pace, gone, (0, 0, pieces)))
+                group.start_soon(taker, clock, pace, gone, (0, 0, pieces))
 
     run_virtually(main)
     seconds = gone[-1][0]
@@ -132,7 +133,7 @@ def test_a_pace_within_another_keeps_both(
         async with anyio.create_task_group() as group:
             for store, arrivals, went in zip(stores, (ours, theirs), gone, strict=True):
                 for arrival in arrivals:
-                    group.start_soon(taker(clock, store, went, arrival))
+                    group.start_soon(taker, clock, store, went, arrival)
             for rate in changes:
                 await anyio.sleep(1)
                 rates.append((clock.monotonic(), rate))
@@ -141,6 +142,21 @@ def test_a_pace_within_another_keeps_both(
     run_virtually(main)
     assert_never_over(gone[0], [(0.0, our_rate)])
     assert_never_over(sorted(gone[0] + gone[1]), rates)
+
+
+@pytest.mark.anyio
+async def test_what_the_daemon_held_back_is_no_credit_with_the_store(clock: VirtualClock) -> None:
+    """When the daemon's limit is lifted, a store that waited for it goes with one burst of its own, and no more."""
+    outer = Pace(clock, 1.0, 50)
+    pace = Pace(clock, 100.0, 100, outer)
+    gone: Gone = []
+    await outer.take(50)
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(taker, clock, pace, gone, (0, 0, [50]))
+        await anyio.sleep(10)
+        outer.set_rate(None)
+    assert [at for at, _ in gone] == pytest.approx([10, 10, *(10.45 + 0.5 * n for n in range(8))], abs=0.01)
 
 
 @pytest.mark.anyio
@@ -153,7 +169,7 @@ async def test_any_ten_seconds_are_within_three_percent(rate: float) -> None:
     gone: Gone = []
     async with anyio.create_task_group() as group:
         for _ in range(4):
-            group.start_soon(taker(clock, pace, gone, (0, 0, [PIECE_BYTES] * int(rate * 30 / PIECE_BYTES / 4))))
+            group.start_soon(taker, clock, pace, gone, (0, 0, [PIECE_BYTES] * int(rate * 30 / PIECE_BYTES / 4)))
     end = gone[-1][0]
     for start in range(1, int(end) - 10):
         sent = sum(size for at, size in gone if start <= at < start + 10)
@@ -188,7 +204,7 @@ async def test_a_change_is_noticed_at_once(clock: VirtualClock, rate: float | No
     gone: Gone = []
     async with anyio.create_task_group() as group:
         for _ in range(20):
-            group.start_soon(taker(clock, pace, gone, (0, 0, [PIECE_BYTES])))
+            group.start_soon(taker, clock, pace, gone, (0, 0, [PIECE_BYTES]))
         await anyio.sleep(1)
         assert len(gone) == 1
         outer.set_rate(rate)
@@ -243,7 +259,7 @@ async def test_a_cancelled_waiter_has_taken_nothing(clock: VirtualClock, *, nest
         for scope in scopes:
             group.start_soon(give_up, scope)
             await anyio.wait_all_tasks_blocked()
-        group.start_soon(taker(clock, pace, gone, (0, 0, [100])))
+        group.start_soon(taker, clock, pace, gone, (0, 0, [100]))
         await anyio.sleep(0.5)
         for scope in (scopes[0], *scopes[2:]):
             scope.cancel()

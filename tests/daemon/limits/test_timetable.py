@@ -1,6 +1,6 @@
 """A timetable of rates: written by people, asked by the minute."""
 
-import datetime
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,13 +12,13 @@ from dropoff.errors import SettingsError
 from dropoffd.limits.timetable import Timetable, parse_rate, parse_timetable
 
 MB = 1e6
-UTC = datetime.UTC
+UTC = dt.UTC
 
 
-def at(day: int, text: str) -> datetime.datetime:
+def at(day: int, text: str) -> dt.datetime:
     """Return a moment of a week; day 0 is a Monday."""
     hour, minute = text.split(":")
-    return datetime.datetime(2026, 11, 23 + day, int(hour), int(minute), tzinfo=UTC)
+    return dt.datetime(2026, 11, 23 + day, int(hour), int(minute), tzinfo=UTC)
 
 
 def test_the_first_rule_that_covers_the_moment_counts() -> None:
@@ -58,14 +58,15 @@ def test_a_rate_is_a_size_per_second(text: str, rate: float | None) -> None:
         ("8-19 10MB/s", "08:00"), ("08:00-19 10MB/s", "19:00"), ("08:00-25:00 10MB/s", "08:00-19:00"),
         ("08:60-09:00 10MB/s", "08:00-19:00"), ("25-26 1MB/s", "08:00-19:00"), ("monday-friday 10MB/s", "mon"),
         ("mon-fir 10MB/s", "fri"), ("day 10MB/s", "sat-sun"), ("08:00 10MB/s", "08:00-19:00"),
-        ("08:00-08:00 10MB/s", "leave them out"), ("24:00-08:00 10MB/s", "leave them out"), ("0MB/s", "dropoff pause"),
+        ("08:00-08:00 10MB/s", "leave them out"), ("24:00-08:00 10MB/s", "leave them out"),
+        ("0MB/s", "dropoff pause"),
         ("10MB/s,", "5MB/s"), ("5MB/s, 08:00-19:00 10MB/s", "last"), ("-5MB/s", "5MB/s"), ("10Mbit/s", "5MB/s"),
         ("9" * 400 + "/s", "5MB/s"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_with_the_nearest_form(text: str, near: str) -> None:
     """Anything else raises SettingsError whose hint shows the nearest right form."""
-    with pytest.raises(SettingsError, match="^unable to (read|use) ") as caught:
+    with pytest.raises(SettingsError, match=r"^unable to (read|use) ") as caught:
         parse_timetable(text)
     assert near in caught.value.hint
 
@@ -77,7 +78,8 @@ def test_any_text_is_a_timetable_or_refused(text: str) -> None:
         timetable = parse_timetable(text)
     except SettingsError:
         return
-    assert timetable.rate_at(at(0, "12:00")) is None or timetable.rate_at(at(0, "12:00")) > 0
+    rate = timetable.rate_at(at(0, "12:00"))
+    assert rate is None or rate > 0
 
 
 MINUTES = st.integers(0, 24 * 60 - 1).map(lambda minute: f"{minute // 60:02}:{minute % 60:02}")
@@ -93,11 +95,11 @@ WEEKS = st.lists(
 @given(WEEKS, st.integers(0, 7 * 24 * 3600 - 1), st.integers(0, 999_999))
 def test_an_answer_holds_for_as_long_as_it_says(timetable: Timetable, second: int, microsecond: int) -> None:
     """The rate is the same until then, which is in a quarter of an hour at most and never now."""
-    local = at(0, "00:00") + datetime.timedelta(seconds=second, microseconds=microsecond)
+    local = at(0, "00:00") + dt.timedelta(seconds=second, microseconds=microsecond)
     seconds = timetable.holds_seconds(local)
     assert 0 < seconds <= 15 * 60
     for share in (0.25, 0.5, 0.99):
-        later = local + datetime.timedelta(seconds=seconds * share)
+        later = local + dt.timedelta(seconds=seconds * share)
         assert timetable.rate_at(later) == timetable.rate_at(local)
 
 
@@ -117,28 +119,28 @@ def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 @pytest.mark.parametrize(
     ("zone", "change"),
     [
-        ("CET-1CEST,M3.5.0,M10.5.0/3", datetime.datetime(2026, 3, 29, 1, tzinfo=UTC)),
-        ("CET-1CEST,M3.5.0,M10.5.0/3", datetime.datetime(2026, 10, 25, 1, tzinfo=UTC)),
-        ("EST5EDT,M3.2.0,M11.1.0", datetime.datetime(2026, 3, 8, 7, tzinfo=UTC)),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", dt.datetime(2026, 3, 29, 1, tzinfo=UTC)),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", dt.datetime(2026, 10, 25, 1, tzinfo=UTC)),
+        ("EST5EDT,M3.2.0,M11.1.0", dt.datetime(2026, 3, 8, 7, tzinfo=UTC)),
         # Lord Howe Island changes by half an hour.
-        ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", datetime.datetime(2026, 4, 4, 15, tzinfo=UTC)),
+        ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", dt.datetime(2026, 4, 4, 15, tzinfo=UTC)),
     ],
 )
 def test_the_day_on_which_the_clock_is_changed(
-    in_zone: Callable[[str], None], zone: str, change: datetime.datetime
+    in_zone: Callable[[str], None], zone: str, change: dt.datetime
 ) -> None:
     """Whoever asks again when told to has the right rate at every second around a change of the clock."""
     in_zone(zone)
     timetable = parse_timetable("01:40-02:20 1MB/s, 02:20-02:50 2MB/s, 02:50-03:05 3MB/s, 4MB/s")
-    moment = change - datetime.timedelta(hours=3, seconds=17)
+    moment = change - dt.timedelta(hours=3, seconds=17)
     assert moment.astimezone().utcoffset() != change.astimezone().utcoffset()
     asked_again, rate, rates = moment, None, set()
-    while moment < change + datetime.timedelta(hours=3):
+    while moment < change + dt.timedelta(hours=3):
         local = moment.astimezone()
         if moment >= asked_again:
             rate = timetable.rate_at(local)
-            asked_again = moment + datetime.timedelta(seconds=timetable.holds_seconds(local))
+            asked_again = moment + dt.timedelta(seconds=timetable.holds_seconds(local))
         assert rate == timetable.rate_at(local)
         rates.add(rate)
-        moment += datetime.timedelta(seconds=1)
+        moment += dt.timedelta(seconds=1)
     assert len(rates) > 1
