@@ -18,6 +18,7 @@ STOREYS = (
     ("dispatch",),
     ("capture", "spool", "schedule", "transfer", "catalogue"),
     ("stores",),
+    ("limits",),
     ("custody", "clock", "crc", "errors", "filesystem", "log", "systemd", "writeback"),
 )
 DOORS = {
