@@ -39,6 +39,7 @@ from dropoffd.intake.custodian import Custodian
 from dropoffd.intake.handlers import Handlers
 from dropoffd.intake.inbox import Inbox
 from dropoffd.intake.listener import Listener
+from dropoffd.limits.bandwidth import Bandwidth
 from dropoffd.spool.lock import SpoolLock
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.registry import Stores
@@ -82,7 +83,11 @@ class Daemon:
             settings.state_dir, settings.spool_quota_bytes, settings.spool_floor_bytes, settings.history_jobs
         )
         await spool.open()
-        stores = Stores(clock, spool.meta, spool.set_meta)
+        bandwidth = Bandwidth(clock, settings.bandwidth, spool.meta, spool.set_meta)
+        stores = Stores(
+            clock, spool.meta, spool.set_meta, bandwidth,
+            requests_per_second=settings.requests_per_second, in_flight_max=settings.in_flight_max,
+        )  # fmt: skip
         boot = _boot_id()
         homes = Homes(settings.state_dir, settings.link_dir, boot)
         keeper = Keeper(
@@ -103,7 +108,7 @@ class Daemon:
             else 0.0,
         )  # fmt: skip
         inbox = Inbox(settings.state_dir, custodian, clock)
-        control = Control(spool, keeper, dispatch, clock)
+        control = Control(spool, keeper, dispatch, bandwidth, clock)
         listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores))
         leftovers = await _leftovers(spool, homes)
 
@@ -111,10 +116,7 @@ class Daemon:
             stop = anyio.Event()
             care.start_soon(_on_signals, stop, keeper)
             await anyio.lowlevel.checkpoint()
-            same_boot = await spool.meta(_BOOT) == boot
-            if not same_boot:
-                with contextlib.suppress(SpoolFullError):  # a full disk is drained, not waited for
-                    await spool.set_meta(_BOOT, boot)
+            same_boot = await _same_boot(spool, boot)
             care.start_soon(keeper.run)
             await anyio.lowlevel.checkpoint()
             await custodian.take_up(await spool.unsettled(), same_boot=same_boot)
@@ -124,7 +126,7 @@ class Daemon:
             listener.bind()
             try:
                 async with anyio.create_task_group() as work:
-                    for part in (listener.run, dispatch.run, inbox.run, _watchdog):
+                    for part in (listener.run, dispatch.run, inbox.run, bandwidth.run, _watchdog):
                         work.start_soon(part)
                     gc.freeze()  # what was built at the start stays: no collection need look at it
                     systemd.notify("READY=1")
@@ -163,6 +165,15 @@ def prepare_state_dir(settings: Settings) -> None:
             hint="set DROPOFF_STATE_DIR to a local disk such as /var/tmp or the node's scratch; "
             "or allow_network_state = true, at your own risk",
         )
+
+
+async def _same_boot(spool: Spool, boot: str) -> bool:
+    """Tell whether the machine has run since the last daemon did, and remember this boot."""
+    same = await spool.meta(_BOOT) == boot
+    if not same:
+        with contextlib.suppress(SpoolFullError):  # a full disk is drained, not waited for
+            await spool.set_meta(_BOOT, boot)
+    return same
 
 
 async def _leftovers(spool: Spool, homes: Homes) -> list[bytes]:

@@ -172,7 +172,17 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
     """Start deliveries again."""
 
 
-Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume
+class Limit(msgspec.Struct, frozen=True, tag="limit"):
+    """Let bytes go by this timetable from now on, to one store or (empty) to all together.
+
+    An empty timetable takes back what was changed before; None changes nothing.
+    """
+
+    bandwidth: str | None = None
+    store: str = ""
+
+
+Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +310,21 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     jobs: int = 0
 
 
-Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done
+class Rate(msgspec.Struct, frozen=True):
+    """A timetable and the bytes per second that it allows now; None is unlimited. An empty store means all."""
+
+    store: str
+    bandwidth: str
+    bytes_per_second: float | None
+
+
+class Rates(msgspec.Struct, frozen=True, tag="rates"):
+    """How fast bytes may go: to all stores together, and to those that have a timetable of their own."""
+
+    rates: tuple[Rate, ...]
+
+
+Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done | Rates
 
 encode = msgspec.msgpack.Encoder().encode
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

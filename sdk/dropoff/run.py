@@ -30,7 +30,7 @@ from dropoff.messages import (
     encode,
 )
 from dropoff.names import check_name, display
-from dropoff.settings import OnUnavailable, Settings, directory_url, load
+from dropoff.settings import OnUnavailable, Settings, load, store_url
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -58,7 +58,7 @@ def init(
     info = RunInfo(
         project=_label(project, "project"),
         name=_label(name, "run name") if name is not None else _made_up(started),
-        store=_store_url(store or settings.store),
+        store=store_url(store or settings.store),
         created_at=started,
         host=os.uname().nodename,
         user=os.environ.get("USER") or str(os.geteuid()),
@@ -298,10 +298,6 @@ def _label(text: str, what: str) -> str:
 
 def _made_up(now: float) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + "-" + os.urandom(2).hex()
-
-
-def _store_url(store: str) -> str:
-    return store if "://" in store else directory_url(os.path.abspath(os.path.expanduser(store)))
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:

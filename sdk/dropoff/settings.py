@@ -100,7 +100,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         _setting("path", "where hard links go for files outside the spool's file system; empty: found by itself"),
     ] = ""
-    transfers_max: Annotated[int, _setting("count", "jobs delivered at once"), msgspec.Meta(ge=1)] = 4
+    transfers_max: Annotated[int, _setting("count", "jobs delivered at once to each store"), msgspec.Meta(ge=1)] = 4
+    in_flight_max: Annotated[
+        int,
+        _setting("count", "files and parts on their way to a store at once; how many up to that is found by trying"),
+        msgspec.Meta(ge=1, le=1024),
+    ] = 16
+    bandwidth: Annotated[
+        str,
+        _setting("bytes per second", "how fast bytes go out, by the hour: `08:00-19:00 10MB/s, sat-sun unlimited`"),
+    ] = "unlimited"
+    requests_per_second: Annotated[
+        float, _setting("count per second", "requests to each store; 0: as many as it takes"), msgspec.Meta(ge=0)
+    ] = 0.0
     retry_first_seconds: Annotated[
         float,
         _setting("seconds", "the first pause after a failed delivery; doubles each time"),
@@ -210,6 +222,11 @@ def parse_bytes(text: str) -> int:
 def directory_url(path: str) -> str:
     """Return the URL of a directory as a store."""
     return "file://" + quote(path)
+
+
+def store_url(store: str) -> str:
+    """Return a store as a URL: as it is, or that of a directory."""
+    return store if "://" in store else directory_url(os.path.abspath(os.path.expanduser(store)))
 
 
 def _expand(key: str, value: Any) -> Any:

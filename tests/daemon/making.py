@@ -20,6 +20,7 @@ from dropoffd.capture.keeper import Keeper
 from dropoffd.catalogue.catalogue import Catalogue
 from dropoffd.custody import Held, Job
 from dropoffd.dispatch import Dispatch
+from dropoffd.limits.bandwidth import Bandwidth
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import Body, Limits, Mode, Multipart, Progress, Stat, Store
 from dropoffd.stores.registry import Stores
@@ -263,7 +264,8 @@ class OneStore(Stores):
     """Every URL is the same store, but for those that nothing serves."""
 
     def __init__(self, clock: FakeClock, store: Store) -> None:
-        super().__init__(clock, nothing_known, forget)
+        bandwidth = Bandwidth(clock, "unlimited", nothing_known, forget)
+        super().__init__(clock, nothing_known, forget, bandwidth, requests_per_second=0, in_flight_max=4)
         self._store = store
 
     async def open(self, url: str) -> Store:

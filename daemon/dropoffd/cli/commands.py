@@ -16,7 +16,9 @@ from dropoff.messages import (
     JobReport,
     Jobs,
     JobState,
+    Limit,
     Pause,
+    Rates,
     Reply,
     Request,
     Resume,
@@ -27,7 +29,7 @@ from dropoff.messages import (
     StatusReport,
     Wait,
 )
-from dropoff.settings import Settings, load
+from dropoff.settings import Settings, load, store_url
 from dropoffd.cli import text
 from dropoffd.errors import Exit
 
@@ -119,6 +121,16 @@ def pause(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     """Start deliveries again."""
     return _done(arguments, Resume(), "deliveries go on")
+
+
+def limit(arguments: argparse.Namespace) -> int:
+    """Show or change how fast bytes go out."""
+    settings = load()
+    store = store_url(arguments.store) if arguments.store else ""
+    bandwidth = "" if arguments.bandwidth == "off" else arguments.bandwidth
+    found = _expect(ask(settings, Limit(bandwidth, store)), Rates)
+    print(text.json(found) if arguments.json else text.rates(found))
+    return Exit.OK
 
 
 def serve(arguments: argparse.Namespace) -> int:

@@ -62,6 +62,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     verb("pause", commands.pause, "stop starting deliveries; saves are still taken")
     verb("resume", commands.resume, "start deliveries again")
 
+    limit = verb("limit", commands.limit, "show or change how fast bytes go out")
+    limit.add_argument(
+        "bandwidth", nargs="?", metavar="TIMETABLE",
+        help='such as 10MB/s, or "08:00-19:00 10MB/s, sat-sun unlimited"; "off" goes by the settings again',
+    )  # fmt: skip
+    limit.add_argument("--store", default="", metavar="URL", help="only what goes to this store")
+
     serve = verb("serve", commands.serve, "run the daemon in the foreground", json=False)
     serve.add_argument("--verbose", action="store_true", help="log more")
 

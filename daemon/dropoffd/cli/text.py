@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dropoff.messages import JobReport, JobState, Settled, StatusReport
+from dropoff.messages import JobReport, JobState, Rates, Settled, StatusReport
 from dropoff.names import display, printable
 
 _ORDER = (
@@ -56,6 +56,15 @@ def status(report: StatusReport) -> str:
         for job in report.held:
             lines += [f"  {job.job[:16]}  {display(job.name)}", f"    {job.reason}", f"    hint: {job.hint}"]
     return _printed(lines)
+
+
+def rates(report: Rates) -> str:
+    """Return how fast bytes may go."""
+    return _printed(
+        f"{rate.store or 'all stores'}: {rate.bandwidth}"
+        + (f" (now {size(rate.bytes_per_second)}/s)" if rate.bytes_per_second else " (now unlimited)")
+        for rate in report.rates
+    )
 
 
 def table(reports: Sequence[JobReport]) -> str:

@@ -2,11 +2,12 @@
 
 import os
 
-from dropoff.messages import JobState, StatusReport, Total
+from dropoff.messages import JobState, Rate, Rates, StatusReport, Total
 from dropoff.version import VERSION
 from dropoffd.capture.keeper import Keeper
 from dropoffd.clock import Clock
 from dropoffd.dispatch import Dispatch
+from dropoffd.limits.bandwidth import Bandwidth
 from dropoffd.spool.spool import Spool
 
 HELD_SHOWN = 20
@@ -15,10 +16,11 @@ HELD_SHOWN = 20
 class Control:
     """The daemon, as requests see it."""
 
-    def __init__(self, spool: Spool, keeper: Keeper, dispatch: Dispatch, clock: Clock) -> None:
+    def __init__(self, spool: Spool, keeper: Keeper, dispatch: Dispatch, bandwidth: Bandwidth, clock: Clock) -> None:
         self._spool = spool
         self._keeper = keeper
         self._dispatch = dispatch
+        self._bandwidth = bandwidth
         self._clock = clock
         self._started = clock.monotonic()
         self.try_again = dispatch.try_again
@@ -30,6 +32,12 @@ class Control:
     def running(self) -> list[int]:
         """The jobs that are being delivered, by `seq`."""
         return self._dispatch.running
+
+    async def limit(self, bandwidth: str | None, store: str) -> Rates:
+        """Change a timetable, unless None, and tell all of them; raises SettingsError."""
+        if bandwidth is not None:
+            await self._bandwidth.change(store, bandwidth)
+        return Rates(tuple(Rate(name, text, rate) for name, (text, rate) in self._bandwidth.told().items()))
 
     async def status(self) -> StatusReport:
         """Tell how things stand."""

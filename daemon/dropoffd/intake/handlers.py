@@ -28,7 +28,9 @@ from dropoff.messages import (
     Jobs,
     JobState,
     Kind,
+    Limit,
     Pause,
+    Rates,
     Refused,
     Reply,
     Request,
@@ -71,6 +73,9 @@ class Deliveries(Protocol):
     async def status(self) -> StatusReport:
         """Tell how things stand."""
 
+    async def limit(self, bandwidth: str | None, store: str) -> Rates:
+        """Change a timetable, unless None, and tell all of them; raises SettingsError."""
+
     @property
     def running(self) -> list[int]:
         """The jobs that are being delivered, by `seq`."""
@@ -108,6 +113,7 @@ class Handlers:
             Cancel: self._cancel,
             Pause: self._pause,
             Resume: self._resume,
+            Limit: self._limit,
         }
 
     async def handle(self, request: Request, connection: Connection) -> Reply | None:
@@ -237,6 +243,11 @@ class Handlers:
     async def _resume(self, _: Resume) -> Reply:
         await self._deliveries.pause(paused=False)
         return Done()
+
+    async def _limit(self, request: Limit) -> Reply:
+        if request.store:
+            self._stores.check(request.store)
+        return await self._deliveries.limit(request.bandwidth, request.store)
 
     async def _the_one(self, job: str) -> JobReport:
         found = await self._spool.found(job)

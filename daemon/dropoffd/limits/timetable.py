@@ -53,6 +53,11 @@ class Timetable(msgspec.Struct, frozen=True):
 
     rules: tuple[Rule, ...]
 
+    @property
+    def constant(self) -> bool:
+        """Whether the rate is the same at all times."""
+        return self.rules[0] == Rule(self.rules[0].bytes_per_second)
+
     def rate_at(self, local: dt.datetime) -> float | None:
         """Return the bytes per second at a local time; None is unlimited."""
         day, minute = local.weekday(), local.hour * 60 + local.minute

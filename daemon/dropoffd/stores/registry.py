@@ -8,27 +8,46 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import anyio.to_thread
 
 from dropoffd.clock import Clock
+from dropoffd.limits.bandwidth import Bandwidth
+from dropoffd.limits.concurrency import Concurrency
+from dropoffd.limits.gate import Gate
+from dropoffd.limits.pace import Pace
 from dropoffd.stores.base import RefusedError, Store
 from dropoffd.stores.directory.store import DirectoryStore
+from dropoffd.stores.limited import LimitedStore
 from dropoffd.stores.retry import RetryingStore
 from dropoffd.stores.s3 import address
 
 _log = logging.getLogger(__name__)
+
+_IN_FLIGHT_FIRST = 4
 
 Recall = Callable[[str], Awaitable[str | None]]
 Remember = Callable[[str, str], Awaitable[None]]
 
 
 class Stores:
-    """Opens each store once and keeps it for as long as the daemon runs.
+    """Opens each store once, patient and held back, and keeps it for as long as the daemon runs.
 
     `recall` and `remember` keep, beyond that, what was found out about stores.
     """
 
-    def __init__(self, clock: Clock, recall: Recall, remember: Remember) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        recall: Recall,
+        remember: Remember,
+        bandwidth: Bandwidth,
+        *,
+        requests_per_second: float,
+        in_flight_max: int,
+    ) -> None:
         self._clock = clock
         self._recall = recall
         self._remember = remember
+        self._bandwidth = bandwidth
+        self._requests_per_second = requests_per_second
+        self._in_flight_max = in_flight_max
         self._open: dict[str, Store] = {}
 
     def check(self, url: str) -> None:
@@ -40,8 +59,15 @@ class Stores:
         """Return the store at `url`; raises RefusedError for a URL that no provider serves."""
         if url not in self._open:
             inner = await provider(url, self._clock, self._recall, self._remember)
-            self._open.setdefault(url, RetryingStore(inner, self._clock))
+            pace = await self._bandwidth.pace(url)
+            if url not in self._open:
+                self._open[url] = RetryingStore(self._held_back(inner, pace), self._clock)
         return self._open[url]
+
+    def _held_back(self, inner: Store, pace: Pace) -> Store:
+        start = min(_IN_FLIGHT_FIRST, self._in_flight_max)
+        gate = Gate(self._clock, Concurrency(1, self._in_flight_max, start))
+        return LimitedStore(inner, gate, Pace(self._clock, self._requests_per_second or None, 1), pace)
 
     async def aclose(self) -> None:
         """Close every store."""

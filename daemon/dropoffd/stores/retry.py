@@ -10,6 +10,7 @@ from typing import TypeVar
 import tenacity
 
 from dropoffd.clock import Clock
+from dropoffd.limits.budget import Budget
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Body,
@@ -37,31 +38,39 @@ _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_MOST_
 
 
 class Patience:
-    """Tries an operation again while that is of use."""
+    """Tries an operation again while that is of use and one store's budget lasts."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._budget = Budget()
 
     async def __call__(self, once: Callable[[], Awaitable[T]]) -> T:
         """Return what `once` returns, in one of a few tries."""
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_it),
+            retry=tenacity.retry_if_exception(self._worth_it),
             stop=tenacity.stop_after_attempt(TRIES),
             wait=_pause_seconds,
             sleep=self._clock.sleep,
             reraise=True,
         )
 
+        tries = 0
+
         async def attempt() -> T:
-            return await once()
+            nonlocal tries
+            tries += 1
+            result = await once()
+            self._budget.deposit(retried=tries > 1)
+            return result
 
         return await retrying(attempt)
 
-
-def _worth_it(error: BaseException) -> bool:
-    if isinstance(error, ThrottledError):
-        return error.after_seconds <= _THROTTLE_MOST_SECONDS
-    return isinstance(error, UnavailableError) and not isinstance(error, UnreachableError)
+    def _worth_it(self, error: BaseException) -> bool:
+        if not isinstance(error, UnavailableError) or isinstance(error, UnreachableError):
+            return False
+        if isinstance(error, ThrottledError) and error.after_seconds > _THROTTLE_MOST_SECONDS:
+            return False
+        return self._budget.withdraw()
 
 
 def _pause_seconds(state: tenacity.RetryCallState) -> float:

@@ -3,6 +3,7 @@
 import pytest
 
 from daemon.making import FakeClock, forget, nothing_known
+from dropoffd.limits.bandwidth import Bandwidth
 from dropoffd.stores.base import RefusedError
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.registry import Stores, provider
@@ -53,7 +54,9 @@ async def test_what_nothing_serves_is_refused_with_a_hint(url: str) -> None:
 
 async def test_a_store_is_opened_once() -> None:
     """The same URL is the same store, one that tries again."""
-    stores = Stores(FakeClock(), nothing_known, forget)
+    clock = FakeClock()
+    bandwidth = Bandwidth(clock, "unlimited", nothing_known, forget)
+    stores = Stores(clock, nothing_known, forget, bandwidth, requests_per_second=0, in_flight_max=4)
     store = await stores.open("file:///data")
     assert isinstance(store, RetryingStore)
     assert await stores.open("file:///data") is store
