@@ -7,6 +7,8 @@ import pytest
 
 from support.daemon import DaemonProcess, MakeDaemon
 
+pytest_plugins = ["support.servers.fixtures"]
+
 
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:

@@ -1,1 +1,1 @@
-"""What tests share: daemons in processes of their own, file systems of their own, an oracle for the store."""
+"""What tests share: daemons, S3 servers and file systems of their own, faults for them, an oracle for the store."""
