@@ -215,8 +215,10 @@ def parse_bytes(text: str) -> int:
         raise SettingsError(
             f"unable to read {text!r} as a size", hint='write it as "50GiB", "8MB" or a number of bytes'
         )
-    number = float(match[1]) if "." in match[1] else int(match[1])
-    return int(number * unit)
+    try:
+        return int((float(match[1]) if "." in match[1] else int(match[1])) * unit)
+    except (OverflowError, ValueError):  # infinity, or more digits than Python converts
+        raise SettingsError(f"unable to use {text!r} as a size: it is too large", hint="write a smaller one") from None
 
 
 def directory_url(path: str) -> str:

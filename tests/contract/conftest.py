@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contract.suite")
+pytest.register_assert_rewrite("dropoffd.stores.conformance")
 
 
 @pytest.fixture

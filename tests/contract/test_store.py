@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from contract import suite
-from contract.suite import CHECKS, Check
 from dropoffd.clock import SystemClock
+from dropoffd.stores import conformance as suite
 from dropoffd.stores.base import Create, DeniedError, Overwrite, RefusedError, Store, UnavailableError
+from dropoffd.stores.conformance import CHECKS, Check
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.retry import RetryingStore
 

@@ -29,6 +29,7 @@ from dropoff.messages import (
     StatusReport,
     Wait,
 )
+from dropoff.names import printable
 from dropoff.settings import Settings, load, store_url
 from dropoffd.cli import text
 from dropoffd.errors import Exit
@@ -131,6 +132,24 @@ def limit(arguments: argparse.Namespace) -> int:
     found = _expect(ask(settings, Limit(bandwidth, store)), Rates)
     print(text.json(found) if arguments.json else text.rates(found))
     return Exit.OK
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine a store."""
+    from dropoffd.cli import doctor as examining  # noqa: PLC0415  # the other commands must not pay for it
+
+    url = store_url(arguments.store) if arguments.store else load().store
+
+    def tell(line: str) -> None:
+        print(printable(line), file=sys.stderr if arguments.json else sys.stdout, flush=True)
+
+    tell(f"examining {url}")
+    found = examining.run(url, tell)
+    if arguments.json:
+        print(text.json(found))
+    else:
+        print("all is well" if found.healthy else "NOT all is well: deliveries to it cannot be relied on")
+    return Exit.OK if found.healthy else Exit.TROUBLED
 
 
 def serve(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ _EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
     Exit.OK: "done",
     Exit.FAILED: "the daemon refused, or something went wrong; the message says what",
     Exit.USAGE: "the command line is wrong",
-    Exit.TROUBLED: "wait: some jobs are held or were given up; status: some need a person",
+    Exit.TROUBLED: "wait: some jobs are held or were given up; status, doctor: something needs a person",
     Exit.TIMEOUT: "wait: the time was up first; the jobs go on",
     Exit.UNAVAILABLE: "no daemon answers",
     Exit.SOFTWARE: "demo: what was stored is not what was saved",
@@ -68,6 +68,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help='such as 10MB/s, or "08:00-19:00 10MB/s, sat-sun unlimited"; "off" goes by the settings again',
     )  # fmt: skip
     limit.add_argument("--store", default="", metavar="URL", help="only what goes to this store")
+
+    doctor = verb(
+        "doctor", commands.doctor, "try everything that deliveries need on a store, and leave nothing there"
+    )
+    doctor.add_argument("store", nargs="?", metavar="STORE", help="a URL or a directory (the setting `store`)")
 
     serve = verb("serve", commands.serve, "run the daemon in the foreground", json=False)
     serve.add_argument("--verbose", action="store_true", help="log more")

@@ -27,10 +27,9 @@ import msgspec
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
+from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
 
-# Over TLS larger pieces cost more (1 MiB: a quarter more than this), smaller ones more calls.
-PIECE_BYTES = 256 << 10
 ANSWER_MOST_BYTES = 64 << 20
 _CONNECT_SECONDS = 5.0
 _STALL_SECONDS = 10.0
@@ -237,13 +236,11 @@ async def _pieces(body: Body, progress: Progress | None, wire: _Wire) -> AsyncIt
 
 async def _piece(body: Body, buffer: memoryview, offset: int) -> memoryview | bytes:
     size = min(len(buffer), body.size_bytes - offset)
-    await body.admit(size)
     count = body.read_cached(buffer[:size], offset)
-    if count:
-        return buffer[:count]
-    piece = await anyio.to_thread.run_sync(body.read, size, offset)
+    piece = buffer[:count] if count else await anyio.to_thread.run_sync(body.read, size, offset)
     if not piece:
         raise CorruptError(f"unable to send all of the content: it ends after {offset} bytes")
+    await body.admit(len(piece))
     return piece
 
 

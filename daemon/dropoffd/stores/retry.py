@@ -47,8 +47,9 @@ class Patience:
     async def __call__(self, once: Callable[[], Awaitable[T]]) -> T:
         """Return what `once` returns, in one of a few tries."""
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self._worth_it),
-            stop=tenacity.stop_after_attempt(TRIES),
+            retry=tenacity.retry_if_exception(_worth_it),
+            # In this order: the budget pays for tries that are made.
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(TRIES), self._is_spent),
             wait=_pause_seconds,
             sleep=self._clock.sleep,
             reraise=True,
@@ -65,12 +66,14 @@ class Patience:
 
         return await retrying(attempt)
 
-    def _worth_it(self, error: BaseException) -> bool:
-        if not isinstance(error, UnavailableError) or isinstance(error, UnreachableError):
-            return False
-        if isinstance(error, ThrottledError) and error.after_seconds > _THROTTLE_MOST_SECONDS:
-            return False
-        return self._budget.withdraw()
+    def _is_spent(self, _: tenacity.RetryCallState) -> bool:
+        return not self._budget.withdraw()
+
+
+def _worth_it(error: BaseException) -> bool:
+    if isinstance(error, ThrottledError):
+        return error.after_seconds <= _THROTTLE_MOST_SECONDS
+    return isinstance(error, UnavailableError) and not isinstance(error, UnreachableError)
 
 
 def _pause_seconds(state: tenacity.RetryCallState) -> float:

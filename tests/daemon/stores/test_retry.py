@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from contract import suite
 from daemon.making import FakeClock, Fault, FaultyStore
+from dropoffd.stores import conformance as suite
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Bytes,

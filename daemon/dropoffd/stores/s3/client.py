@@ -36,6 +36,10 @@ class Client:
         self.skew_seconds = 0.0
         """How far the store's clock is ahead of ours; learnt when it minds."""
 
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self._clock.now()
+
     async def call(
         self,
         what: str,

@@ -46,6 +46,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     quotes_etags: bool
     deletes: bool
     lists: bool
+    probed_at: float
 
 
 async def probe(client: Client) -> Capabilities:
@@ -72,6 +73,7 @@ async def probe(client: Client) -> Capabilities:
         quotes_etags=quotes,
         deletes=deletes,
         lists=lists,
+        probed_at=client.now(),
     )
 
 

@@ -46,6 +46,8 @@ SINGLE_MAX_BYTES = 16 << 20
 _SMALL_BYTES = 256 << 10
 _READ_BACK_BYTES = 8 << 20
 
+_META = "capabilities"
+_PROBE_AGAIN_SECONDS = 7 * 86400.0
 _capabilities = msgspec.json.Decoder(Capabilities).decode
 
 Recall = Callable[[str], Awaitable[str | None]]
@@ -81,21 +83,11 @@ class S3Store:
         async with self._lock:
             if self.capabilities is not None:
                 return
-            known = await self._recall(self.url)
-            if known is None:
-                found = await probe(self._client)
-                await self._remember(self.url, msgspec.json.encode(found).decode())
-            else:
-                found = _capabilities(known)
-            self._use(found)
-
-    async def probe(self) -> Capabilities:
-        """Find out anew what the store can do."""
-        async with self._lock:
-            found = await probe(self._client)
-            await self._remember(self.url, msgspec.json.encode(found).decode())
-            self._use(found)
-            return found
+            known = _known(await self._recall(f"{_META} {self.url}"))
+            if known is None or not 0 <= self._client.now() - known.probed_at < _PROBE_AGAIN_SECONDS:
+                known = await probe(self._client)
+                await self._remember(f"{_META} {self.url}", msgspec.json.encode(known).decode())
+            self._use(known)
 
     def _use(self, found: Capabilities) -> None:
         self.limits = msgspec.structs.replace(
@@ -250,6 +242,13 @@ class S3Store:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _known(text: str | None) -> Capabilities | None:
+    try:
+        return _capabilities(text) if text else None
+    except msgspec.DecodeError:  # written by another version
+        return None
 
 
 async def _in_memory(body: Body) -> bytes:

@@ -2,8 +2,8 @@
 """What a store has to be: checks that run on every provider and every wrapper.
 
 Each check is a coroutine that takes a store, works below a prefix of its own, and raises AssertionError where the
-store is not what `dropoffd.stores.base` says. They need no test framework, so that they can run on a user's own
-bucket, too.
+store is not what `dropoffd.stores.base` says. `dropoff doctor` runs them on a user's own bucket, the tests on every
+server and every wrapper that we have.
 """
 
 import asyncio
