@@ -73,11 +73,12 @@ class Timetable(msgspec.Struct, frozen=True):
 
 def parse_timetable(text: str) -> Timetable:
     """Return the timetable that `text` writes; raises SettingsError that shows the nearest right form."""
-    rules = tuple(_rule(part.strip()) for part in text.split(","))
-    for before, rule in zip(rules, text.split(",")[1:], strict=False):
-        if before == Rule(before.bytes_per_second):
+    parts = [part.strip() for part in text.split(",")]
+    rules = tuple(_rule(part) for part in parts)
+    for rule, after in zip(rules, parts[1:], strict=False):
+        if rule == Rule(rule.bytes_per_second):
             raise SettingsError(
-                f"unable to use the rule {rule.strip()!r}: the one before it is for all hours of all days",
+                f"unable to use the rule {after!r}: the one before it is for all hours of all days",
                 hint="the first rule that fits counts: put the one without days and hours last",
             )
     return Timetable(rules)
