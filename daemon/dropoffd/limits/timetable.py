@@ -38,6 +38,11 @@ class Rule(msgspec.Struct, frozen=True):
     start_minute: int = 0
     end_minute: int = _DAY_MINUTES
 
+    @property
+    def always(self) -> bool:
+        """Whether the rule is about every minute of every day."""
+        return self == Rule(self.bytes_per_second)
+
     def covers(self, day: int, minute: int) -> bool:
         """Tell whether the rule is about this minute of this day."""
         if self.start_minute < self.end_minute:
@@ -56,7 +61,7 @@ class Timetable(msgspec.Struct, frozen=True):
     @property
     def constant(self) -> bool:
         """Whether the rate is the same at all times."""
-        return self.rules[0] == Rule(self.rules[0].bytes_per_second)
+        return self.rules[0].always
 
     def rate_at(self, local: dt.datetime) -> float | None:
         """Return the bytes per second at a local time; None is unlimited."""
@@ -76,7 +81,7 @@ def parse_timetable(text: str) -> Timetable:
     parts = [part.strip() for part in text.split(",")]
     rules = tuple(_rule(part) for part in parts)
     for rule, after in zip(rules, parts[1:], strict=False):
-        if rule == Rule(rule.bytes_per_second):
+        if rule.always:
             raise SettingsError(
                 f"unable to use the rule {after!r}: the one before it is for all hours of all days",
                 hint="the first rule that fits counts: put the one without days and hours last",
