@@ -38,6 +38,11 @@ class Rule(msgspec.Struct, frozen=True):
     start_minute: int = 0
     end_minute: int = _DAY_MINUTES
 
+    @property
+    def always(self) -> bool:
+        """Whether the rule is about every minute of every day."""
+        return self == Rule(self.bytes_per_second)
+
     def covers(self, day: int, minute: int) -> bool:
         """Tell whether the rule is about this minute of this day."""
         if self.start_minute < self.end_minute:
@@ -56,7 +61,7 @@ class Timetable(msgspec.Struct, frozen=True):
     @property
     def constant(self) -> bool:
         """Whether the rate is the same at all times."""
-        return self.rules[0] == Rule(self.rules[0].bytes_per_second)
+        return self.rules[0].always
 
     def rate_at(self, local: dt.datetime) -> float | None:
         """Return the bytes per second at a local time; None is unlimited."""
@@ -73,11 +78,12 @@ class Timetable(msgspec.Struct, frozen=True):
 
 def parse_timetable(text: str) -> Timetable:
     """Return the timetable that `text` writes; raises SettingsError that shows the nearest right form."""
-    rules = tuple(_rule(part.strip()) for part in text.split(","))
-    for before, rule in zip(rules, text.split(",")[1:], strict=False):
-        if before == Rule(before.bytes_per_second):
+    parts = [part.strip() for part in text.split(",")]
+    rules = tuple(_rule(part) for part in parts)
+    for rule, after in zip(rules, parts[1:], strict=False):
+        if rule.always:
             raise SettingsError(
-                f"unable to use the rule {rule.strip()!r}: the one before it is for all hours of all days",
+                f"unable to use the rule {after!r}: the one before it is for all hours of all days",
                 hint="the first rule that fits counts: put the one without days and hours last",
             )
     return Timetable(rules)

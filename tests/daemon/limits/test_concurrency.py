@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropoffd.limits.concurrency import Concurrency, Round
@@ -51,6 +51,7 @@ def saturating(streams: int) -> Callable[[int], float]:
     return lambda limit: min(limit, streams) * STREAM
 
 
+@settings(deadline=None)
 @given(st.integers(1, MOST // 2), st.integers(1, MOST), st.floats(0, 0.05), st.integers())
 def test_the_limit_settles_where_the_link_is_full(full: int, start: int, noise: float, seed: int) -> None:
     """From any start, with some noise, the limit comes near the number of streams that fill the link, and stays."""
@@ -59,7 +60,16 @@ def test_the_limit_settles_where_the_link_is_full(full: int, start: int, noise: 
     limits = link.run(120, saturating(full))
     assert 0.7 * full <= statistics.mean(limits) <= 1.5 * full + 1
     assert statistics.mean(min(limit, full) for limit in limits) >= 0.9 * full
-    assert max(limits) <= 2 * full + 2
+
+
+@settings(deadline=None)
+@given(st.integers(1, MOST // 2), st.integers(1, MOST))
+def test_without_noise_the_limit_never_strays(full: int, start: int) -> None:
+    """Once it has settled on a quiet link, the limit looks one step up and one step down, and no further."""
+    link = Link(Concurrency(1, MOST, start))
+    link.run(300, saturating(full))
+    limits = link.run(120, saturating(full))
+    assert 0.7 * full - 1 <= min(limits) <= max(limits) <= 1.6 * full + 2
 
 
 def test_a_quiet_link_is_filled_within_half_a_minute() -> None:

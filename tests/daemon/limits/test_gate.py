@@ -5,7 +5,7 @@ import statistics
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.virtual import VirtualClock, run_virtually
@@ -111,6 +111,7 @@ async def test_few_that_are_busy_raise_nothing(clock: VirtualClock) -> None:
     assert gate.limit == 4
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 2**32), st.integers(1, 40))
 def test_whoever_gives_up_leaves_no_trace(places: int, seed: int, many: int) -> None:
     """Cancelled while waiting, just admitted or inside, in any order: places are neither lost nor made."""

@@ -38,28 +38,35 @@ async def taker(clock: VirtualClock, pace: Pace, gone: Gone, arrival: tuple[floa
 
 def allowed(rates: Rates, start: float, end: float) -> float:
     """Return how much the rates in force between two moments allow, without any burst."""
-    total = 0.0
-    for (since, rate), (until, _) in pairwise([*rates, (float("inf"), None)]):
-        span = min(end, until) - max(start, since)
-        if span > 0 and rate is None:
-            return float("inf")
-        total += max(0.0, span) * (rate or 0.0)
-    return total
+    spans = (
+        (min(end, until) - max(start, since), rate)
+        for (since, rate), (until, _) in pairwise([*rates, (float("inf"), None)])
+    )
+    return sum(span * rate for span, rate in spans if span > 0 and rate is not None)
 
 
-def assert_never_over(gone: Gone, rates: Rates, piece: int = PIECE_BYTES) -> None:
-    """Look at every window from one moment that something went to another."""
+def in_force(rates: Rates, start: float, end: float) -> set[float | None]:
+    """Return the rates that a window touches, also with its edges."""
+    return {
+        rate
+        for (since, rate), (until, _) in pairwise([*rates, (float("inf"), None)])
+        if since <= end and until >= start
+    }
+
+
+def assert_never_over(gone: Gone, rates: Rates) -> None:
+    """Look at every window from one moment that something went to another; a larger piece is a burst of its own."""
     for first, (start, _) in enumerate(gone):
         total = 0
         for end, size in gone[first:]:
             total += size
-            now = [rate for since, rate in rates if since <= end][-1]
-            before = [rate for since, rate in rates if since < end or since == 0][-1]
-            burst = piece + 0.05 * max(now or 0.0, before or 0.0)
-            if None not in (now, before):
-                assert total <= allowed(rates, start, end) + max(burst, size) + 1
+            if None in in_force(rates, start, end):
+                break
+            burst = PIECE_BYTES + 0.05 * max(rate or 0.0 for rate in in_force(rates, end, end))
+            assert total <= allowed(rates, start, end) + max(burst, size) + 1
 
 
+@settings(deadline=None)
 @given(TAKERS, st.lists(st.tuples(st.floats(0.001, 3), RATES), max_size=4), RATES, st.integers())
 def test_never_over_the_rate_and_one_burst(
     arrivals: list[tuple[float, float, list[int]]],
@@ -88,13 +95,13 @@ def test_never_over_the_rate_and_one_burst(
     assert_never_over(gone, rates)
 
 
+@settings(deadline=None)
 @given(
     st.floats(1e4, 1e8),
     st.lists(st.integers(1, PIECE_BYTES), min_size=1, max_size=5),
     st.integers(1, 5),
     st.integers(),
 )
-@settings(deadline=None)
 def test_always_the_rate_while_somebody_waits(rate: float, sizes: list[int], takers: int, seed: int) -> None:
     """Takers that never rest get 97 % of the rate and more, of pieces of any size, with timers up to 40 ms late."""
     chance = random.Random(seed)
@@ -114,6 +121,7 @@ def test_always_the_rate_while_somebody_waits(rate: float, sizes: list[int], tak
     assert sum(size for _, size in gone) >= 0.97 * rate * (seconds - 0.041)
 
 
+@settings(deadline=None)
 @given(TAKERS, TAKERS, st.floats(1e3, 1e9), st.floats(1e3, 1e9), st.lists(st.floats(1e3, 1e9), max_size=3))
 def test_a_pace_within_another_keeps_both(
     ours: list[tuple[float, float, list[int]]],
