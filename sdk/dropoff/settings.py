@@ -218,7 +218,9 @@ def parse_bytes(text: str) -> int:
     try:
         return int((float(match[1]) if "." in match[1] else int(match[1])) * unit)
     except (OverflowError, ValueError):  # infinity, or more digits than Python converts
-        raise SettingsError(f"unable to use {text!r} as a size: it is too large", hint="write a smaller one") from None
+        raise SettingsError(
+            f"unable to use {text!r} as a size: it is too large", hint="write a smaller one"
+        ) from None
 
 
 def directory_url(path: str) -> str:

@@ -48,8 +48,7 @@ class Patience:
         """Return what `once` returns, in one of a few tries."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_worth_it),
-            # In this order: the budget pays for tries that are made.
-            stop=tenacity.stop_any(tenacity.stop_after_attempt(TRIES), self._is_spent),
+            stop=self._is_over,
             wait=_pause_seconds,
             sleep=self._clock.sleep,
             reraise=True,
@@ -66,8 +65,9 @@ class Patience:
 
         return await retrying(attempt)
 
-    def _is_spent(self, _: tenacity.RetryCallState) -> bool:
-        return not self._budget.withdraw()
+    def _is_over(self, state: tenacity.RetryCallState) -> bool:
+        # In this order: the budget pays for tries that are made.
+        return state.attempt_number >= TRIES or not self._budget.withdraw()
 
 
 def _worth_it(error: BaseException) -> bool:

@@ -203,6 +203,7 @@ def _write(path: str, body: Body, progress: Progress) -> None:
     with open(path, "xb", buffering=0) as file:
         offset = 0
         while offset < body.size_bytes:
+            anyio.from_thread.check_cancelled()
             piece = body.read(min(PIECE_BYTES, body.size_bytes - offset), offset)
             if not piece:
                 break
