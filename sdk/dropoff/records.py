@@ -25,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str
     mtime: str
     content_type: str = ""
+    crc64nvme: str = ""
     offset: int | None = None
     path_base64: str | None = None
 

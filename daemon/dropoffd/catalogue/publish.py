@@ -90,6 +90,7 @@ def _entry(save: Save, held: Held, key: str, offset: int | None) -> Entry:
         offset=offset,
         size=content.size_bytes,
         sha256=held.sha256,
+        crc64nvme=held.crc64nvme,
         mode=f"{content.mode:04o}",
         mtime=_time(content.mtime_ns / 1e9),
         content_type=save.content_type or mimetypes.guess_type(os.path.basename(path))[0] or "",
