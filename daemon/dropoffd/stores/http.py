@@ -32,9 +32,12 @@ from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError,
 
 ANSWER_MOST_BYTES = 64 << 20
 _CONNECT_SECONDS = 5.0
+# With the name's resolution.
+_REACH_SECONDS = 10.0
 _STALL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
-_IDLE_SECONDS = 30.0
+# Short: after a change of the network an idle connection leads nowhere.
+_IDLE_SECONDS = 15.0
 
 # Kernel 6.15 can bound the pause between two retransmissions (TCP_RTO_MAX_MS), so that a transfer goes on within a
 # second of the network's return; older ones refuse the option. linux/tcp.h; Python has no name for it.
@@ -125,7 +128,7 @@ class Http:
                     limit=0, ssl=self._trust, socket_factory=_socket, keepalive_timeout=_IDLE_SECONDS
                 ),
                 # The watchdog takes the place of a total limit.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, connect=_REACH_SECONDS, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=False,
                 trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),

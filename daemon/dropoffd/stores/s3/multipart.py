@@ -132,7 +132,7 @@ class S3Multipart:
     async def _complete(self, key: str, upload: str, parts: Sequence[Part], size: int, mode: Mode) -> None:
         headers = condition(mode, self._can) if self._can.finishes_conditionally else {}
         verifies = self._can.verifies
-        if verifies is Algorithm.CRC64NVME and all(part.checksum for part in parts):
+        if verifies is Algorithm.CRC64NVME:
             headers |= {
                 "x-amz-checksum-crc64nvme": crc.combined((part.crc64nvme, part.size_bytes) for part in parts),
                 "x-amz-checksum-type": "FULL_OBJECT",
