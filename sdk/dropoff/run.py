@@ -5,16 +5,17 @@ is on disk. What can be wrong with the call is raised here, at once; what happen
 """
 
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from dropoff import arguments
+from dropoff.arguments import Source
 from dropoff.client import Client
 from dropoff.delivery import Delivery, settle
-from dropoff.errors import MissingSourceError, ProtocolError, UnavailableError, UsageError
+from dropoff.errors import UnavailableError, UsageError
 from dropoff.ids import new_job_id
 from dropoff.messages import (
     PRIORITY_MOST,
@@ -27,15 +28,11 @@ from dropoff.messages import (
     Settled,
     Wait,
     decode_request,
-    encode,
 )
-from dropoff.names import check_name, display
+from dropoff.names import check_name
 from dropoff.settings import OnUnavailable, Settings, load, store_url
 
-Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
 _runs = msgspec.msgpack.Decoder(RunInfo)
-_Choice = TypeVar("_Choice", Category, Keep)
 
 
 def init(
@@ -56,16 +53,16 @@ def init(
     settings = settings or load()
     started = time.time()
     info = RunInfo(
-        project=_label(project, "project"),
-        name=_label(name, "run name") if name is not None else _made_up(started),
+        project=arguments.label(project, "project"),
+        name=arguments.label(name, "run name") if name is not None else _made_up(started),
         store=store_url(store or settings.store),
         created_at=started,
         host=os.uname().nodename,
         user=os.environ.get("USER") or str(os.geteuid()),
-        tags=_tags(tags),
-        metadata=_plain(metadata),
+        tags=arguments.tags(tags),
+        metadata=arguments.plain(metadata),
     )
-    _check_sound(info, _runs.decode)
+    arguments.check_sound(info, _runs.decode)
     return Run(info, settings, offline=offline)
 
 
@@ -206,25 +203,25 @@ class Run:
             raise UsageError(
                 f"unable to use priority {priority}", hint=f"it goes from {-PRIORITY_MOST} to {PRIORITY_MOST}"
             )
-        source = _open(raw, kind)
+        source = arguments.opened(raw, kind)
         try:
             save = Save(
                 job=new_job_id(),
                 run=self.info,
                 kind=kind,
                 name=check_name(name) if name is not None else _name(raw, preserve_path=preserve_path),
-                category=_choice(Category, category, "category"),
+                category=arguments.choice(Category, category, "category"),
                 source=os.path.abspath(raw),
                 created_at=time.time(),
                 content_type=content_type,
                 prefix=_prefix(prefix),
                 description=description,
-                tags=_tags(tags),
-                metadata=_plain(metadata),
+                tags=arguments.tags(tags),
+                metadata=arguments.plain(metadata),
                 priority=priority,
-                keep=_choice(Keep, keep, "keep"),
+                keep=arguments.choice(Keep, keep, "keep"),
             )
-            _check_sound(save, decode_request)
+            arguments.check_sound(save, decode_request)
             skipped = self._hand_over(save, source)
         finally:
             os.close(source)
@@ -246,34 +243,6 @@ def _reopened(info: RunInfo, settings: Settings, offline: bool) -> Run:  # calle
     return Run(info, settings, offline=offline)
 
 
-def _open(path: bytes, kind: Kind) -> int:
-    shown = display(path)
-    try:
-        # O_NONBLOCK: opening a fifo must not wait for its writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise MissingSourceError(
-            f"unable to save {shown}: no such file or directory", hint="check the path; it is relative to "
-            + os.getcwd()
-        ) from None  # fmt: skip
-    except ValueError as error:
-        raise UsageError(f"unable to save {shown}: {error}", hint="check the path") from None
-    except OSError as error:
-        raise UsageError(
-            f"unable to save {shown}: {error.strerror}", hint="check the path and its permissions"
-        ) from error
-    mode = os.fstat(fd).st_mode
-    wanted = stat.S_ISDIR if kind is Kind.DIRECTORY else stat.S_ISREG
-    if wanted(mode):
-        return fd
-    os.close(fd)
-    if stat.S_ISDIR(mode):
-        raise UsageError(f"unable to save {shown} as a file: it is a directory", hint="use save_directory")
-    if stat.S_ISREG(mode):
-        raise UsageError(f"unable to save {shown} as a directory: it is a file", hint="use save_file")
-    raise UsageError(f"unable to save {shown}: it is neither a file nor a directory", hint="save a regular file")
-
-
 def _name(path: bytes, *, preserve_path: bool) -> bytes:
     whole = os.path.normpath(path).lstrip(b"/")
     if preserve_path:
@@ -282,47 +251,8 @@ def _name(path: bytes, *, preserve_path: bool) -> bytes:
     return check_name(os.path.basename(os.path.abspath(path)) or b"root")
 
 
-def _label(text: str, what: str) -> str:
-    """Check a project's or run's name: one path component that is also fine to read and type."""
-    try:
-        raw = check_name(text)
-    except UsageError as error:
-        raise UsageError(f"unable to use {text!r} as a {what}: {error.message}", hint=error.hint) from None
-    if b"/" in raw or display(raw) != text:
-        raise UsageError(
-            f"unable to use {text!r} as a {what}",
-            hint="use letters, digits, spaces, '-', '_' and '.', no '/'",
-        )
-    return text
-
-
 def _made_up(now: float) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + "-" + os.urandom(2).hex()
-
-
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise UsageError(f"unable to use {tags!r} as tags: it is one string", hint=f"write tags=[{tags!r}]")
-    made = tuple(tags)
-    if not all(isinstance(tag, str) and tag for tag in made):
-        raise UsageError(f"unable to use {made!r} as tags", hint="tags are non-empty strings")
-    return made
-
-
-def _plain(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not metadata:
-        return {}
-    try:
-        plain = msgspec.json.decode(msgspec.json.encode(dict(metadata)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"unable to use the metadata: {error}",
-            hint="use what JSON has: str, int, float, bool, None, lists and dicts with str keys; "
-            "for a NumPy or torch scalar, call .item()",
-        ) from None
-    if not isinstance(plain, dict):
-        raise UsageError(f"unable to use {metadata!r} as metadata", hint="give a dict")
-    return plain
 
 
 def _prefix(prefix: str) -> str:
@@ -332,21 +262,3 @@ def _prefix(prefix: str) -> str:
         return check_name(prefix.rstrip("/")).decode()
     except UnicodeDecodeError:
         raise UsageError(f"unable to use {prefix!r} as a prefix: it is not text", hint="use UTF-8") from None
-
-
-def _check_sound(message: Save | RunInfo, decode: Callable[[bytes], object]) -> None:
-    """Find out here, and not in the daemon's log, that an argument is of the wrong type or out of range."""
-    try:
-        decode(encode(message))
-    except (ProtocolError, msgspec.DecodeError, OverflowError, UnicodeError, TypeError) as error:
-        cause = error.message if isinstance(error, ProtocolError) else error
-        raise UsageError(
-            f"unable to use these arguments: {cause}", hint="see `help(dropoff.Run.save_file)`"
-        ) from None
-
-
-def _choice(kind: type[_Choice], value: _Choice | str, what: str) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"unable to use {value!r} as {what}", hint="choose one of: " + ", ".join(kind)) from None
