@@ -7,6 +7,7 @@ import msgspec
 from dropoff.content import Content
 from dropoff.ids import JobId
 from dropoff.messages import JobState, Save
+from dropoff.records import Entry
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,28 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     key: str
     upload: str
+
+
+class Addition(msgspec.Struct, frozen=True, kw_only=True):
+    """One addition to an artifact: what it brings under which names; `entries` only once all of it is stored."""
+
+    seq: int
+    position: int
+    overwrite: bool
+    paths: tuple[bytes, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    skipped: tuple[str, ...] = ()
+    spared_bytes: int = 0
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version's delivery was about to do, so that the next try knows whether it was done.
+
+    `number` is that of the manifest; `aliases` tells for each what was to be replaced ("" for nothing).
+    """
+
+    number: int | None = None
+    aliases: dict[str, str] = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

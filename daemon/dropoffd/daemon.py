@@ -39,7 +39,9 @@ from dropoffd.intake.custodian import Custodian
 from dropoffd.intake.handlers import Handlers
 from dropoffd.intake.inbox import Inbox
 from dropoffd.intake.listener import Listener
+from dropoffd.intake.unlogged import Unlogged
 from dropoffd.limits.bandwidth import Bandwidth
+from dropoffd.reuse import Reuse
 from dropoffd.spool.lock import SpoolLock
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.registry import Stores
@@ -94,11 +96,10 @@ class Daemon:
             homes, self._guard, spool.quota, spool.replace_content, clock,
             copy_after_seconds=settings.copy_after_seconds, leases_max=settings.leases_max,
         )  # fmt: skip
-        catalogue = Catalogue(clock, spool.run_published, spool.publish_run)
-        worker = Worker(spool, catalogue, keeper.open, Digester(_DIGESTS_AT_ONCE))
         dispatch = Dispatch(
-            spool, keeper, worker, stores, clock, self._chance, places=settings.transfers_max,
-            retry_first_seconds=settings.retry_first_seconds, retry_most_seconds=settings.retry_most_seconds,
+            spool, keeper, _deliverer(spool, keeper, homes, clock), stores, clock, self._chance,
+            places=settings.transfers_max, retry_first_seconds=settings.retry_first_seconds,
+            retry_most_seconds=settings.retry_most_seconds,
         )  # fmt: skip
         custodian = Custodian(
             spool, Freezer(homes, spool.quota, self._guard, keeper.may_lease), keeper, self._guard,
@@ -108,6 +109,7 @@ class Daemon:
             else 0.0,
         )  # fmt: skip
         inbox = Inbox(settings.state_dir, custodian, clock)
+        unlogged = Unlogged(spool, dispatch, clock, settings.unlogged_keep_seconds)
         control = Control(spool, keeper, dispatch, bandwidth, clock)
         listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores))
         leftovers = await _leftovers(spool, homes)
@@ -126,7 +128,9 @@ class Daemon:
             listener.bind()
             try:
                 async with anyio.create_task_group() as work:
-                    for part in (listener.run, dispatch.run, inbox.run, bandwidth.run, _watchdog):
+                    for part in (
+                        listener.run, dispatch.run, inbox.run, bandwidth.run, unlogged.run, _watchdog,
+                    ):  # fmt: skip
                         work.start_soon(part)
                     gc.freeze()  # what was built at the start stays: no collection need look at it
                     systemd.notify("READY=1")
@@ -145,6 +149,12 @@ class Daemon:
         homes.remove_empty()
         self._guard.close()
         _log.info("stopped")
+
+
+def _deliverer(spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
+    catalogue, digester = Catalogue(clock, spool), Digester(_DIGESTS_AT_ONCE)
+    worker = Worker(spool, catalogue, keeper.open, digester)
+    return Reuse(worker, catalogue, spool, keeper.open, digester, homes.payloads, clock)
 
 
 def prepare_state_dir(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -16,10 +17,9 @@ from dropoffd.errors import SourceChangedError, SpoolBrokenError
 from dropoffd.schedule.health import Blame, Health
 from dropoffd.schedule.order import choose
 from dropoffd.spool.spool import Spool
-from dropoffd.stores.base import CorruptError, StoreError, UnavailableError
+from dropoffd.stores.base import CorruptError, Progress, Store, StoreError, UnavailableError
 from dropoffd.stores.registry import Stores
 from dropoffd.transfer.rate import Rate
-from dropoffd.transfer.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,13 @@ class _Lane:
         self.turn = 0
 
 
+class Deliverer(Protocol):
+    """Whoever brings a job into a store."""
+
+    async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
+        """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
+
+
 class Dispatch:
     """Keeps up to `places` deliveries running to each store."""
 
@@ -58,7 +65,7 @@ class Dispatch:
         self,
         spool: Spool,
         keeper: Keeper,
-        worker: Worker,
+        worker: Deliverer,
         stores: Stores,
         clock: Clock,
         chance: random.Random,

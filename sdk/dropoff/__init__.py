@@ -8,6 +8,7 @@
 The process may exit, crash or be killed the moment after: the daemon on this host has the content.
 """
 
+from dropoff.artifact import Artifact
 from dropoff.delivery import Delivery, wait
 from dropoff.errors import (
     DeliveryError,
@@ -30,6 +31,7 @@ from dropoff.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "Artifact",
     "Category",
     "Delivery",
     "DeliveryError",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dropoff.errors import MissingSourceError, ProtocolError, UsageError
-from dropoff.messages import Category, Keep, Kind, RunInfo, Save, encode
+from dropoff.messages import PRIORITY_MOST, Category, Keep, Kind, RunInfo, Save, encode
 from dropoff.names import check_name, display
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -56,6 +56,13 @@ def plain(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return plain
 
 
+def priority(value: int) -> int:
+    """Return a priority that is within its bounds."""
+    if not -PRIORITY_MOST <= value <= PRIORITY_MOST:
+        raise UsageError(f"unable to use priority {value}", hint=f"it goes from {-PRIORITY_MOST} to {PRIORITY_MOST}")
+    return value
+
+
 def check_sound(message: Save | RunInfo, decode: Callable[[bytes], object]) -> None:
     """Find out here, and not in the daemon's log, that an argument is of the wrong type or out of range."""
     try:
@@ -75,12 +82,12 @@ def choice(kind: type[_Choice], value: _Choice | str, what: str) -> _Choice:
         raise UsageError(f"unable to use {value!r} as {what}", hint="choose one of: " + ", ".join(kind)) from None
 
 
-def opened(path: bytes, kind: Kind) -> int:
+def opened(source: bytes, kind: Kind) -> int:
     """Return a descriptor of the file or directory to save; raises MissingSourceError or UsageError."""
-    shown = display(path)
+    shown = display(source)
     try:
         # O_NONBLOCK: opening a fifo must not wait for its writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise MissingSourceError(
             f"unable to save {shown}: no such file or directory", hint="check the path; it is relative to "
@@ -98,7 +105,17 @@ def opened(path: bytes, kind: Kind) -> int:
         return fd
     os.close(fd)
     if stat.S_ISDIR(mode):
-        raise UsageError(f"unable to save {shown} as a file: it is a directory", hint="use save_directory")
+        raise UsageError(
+            f"unable to save {shown} as a file: it is a directory", hint="use save_directory, or add_dir"
+        )
     if stat.S_ISREG(mode):
-        raise UsageError(f"unable to save {shown} as a directory: it is a file", hint="use save_file")
+        raise UsageError(f"unable to save {shown} as a directory: it is a file", hint="use save_file, or add_file")
     raise UsageError(f"unable to save {shown}: it is neither a file nor a directory", hint="save a regular file")
+
+
+def path(source: Source) -> bytes:
+    """Return a path as the file system has it."""
+    try:
+        return os.fsencode(source)
+    except UnicodeEncodeError:
+        raise UsageError(f"unable to save {source!r}: no file can have that name", hint="check the path") from None

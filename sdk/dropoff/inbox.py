@@ -55,8 +55,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Deposit)
 
 
-def deposit(settings: Settings, save: Save, source: int) -> Deposit:
-    """Put the job and the content of the open file or directory `source` into the inbox, durably.
+def deposit(settings: Settings, save: Save, source: int | None) -> Deposit:
+    """Put the job and the content of the open file or directory `source`, if it has one, into the inbox, durably.
 
     Raises SpoolFullError when the disk has less free space than the floor allows.
     """
@@ -69,7 +69,7 @@ def deposit(settings: Settings, save: Save, source: int) -> Deposit:
         ) from error
 
 
-def _deposit(settings: Settings, save: Save, source: int) -> Deposit:
+def _deposit(settings: Settings, save: Save, source: int | None) -> Deposit:
     for private in (settings.state_dir, settings.inbox_dir):
         os.makedirs(os.path.dirname(private), exist_ok=True)
         with suppress(FileExistsError):
@@ -77,7 +77,9 @@ def _deposit(settings: Settings, save: Save, source: int) -> Deposit:
     unfinished = os.path.join(settings.inbox_dir, _UNFINISHED + save.job)
     with _opened(settings.inbox_dir) as inbox, _made(unfinished, inbox) as home:
         room = _room(settings)
-        if save.kind is Kind.DIRECTORY:
+        if source is None:
+            made = Deposit(save=save, contents=())
+        elif save.kind is Kind.DIRECTORY:
             made = _directory(settings, save, source, home, room)
         else:
             room(os.fstat(source).st_size)

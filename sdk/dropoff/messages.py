@@ -15,7 +15,8 @@ from dropoff.errors import ProtocolError
 from dropoff.ids import JobId
 
 PROTOCOL = 1
-SAVE_FORMAT = 1
+# The newest format of a save; one that says nothing of artifacts is still of the first, so that any daemon takes it.
+SAVE_FORMAT = 2
 PRIORITY_MOST = 1_000
 # What the spool's database can hold as a number.
 _SEQ_MOST = 2**63 - 1
@@ -41,11 +42,13 @@ class Kind(enum.StrEnum):
 
     FILE = "file"
     DIRECTORY = "directory"
+    VERSION = "version"
 
 
 class JobState(enum.StrEnum):
     """Where a job stands; `docs/design.md` has the table of transitions."""
 
+    STAGED = "staged"
     QUEUED = "queued"
     UPLOADING = "uploading"
     WAITING = "waiting"
@@ -96,8 +99,51 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: int
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that a save is one addition to an artifact: the `position`-th step of making `draft`."""
+
+    draft: str
+    artifact: str
+    position: int
+    overwrite: bool = False
+
+
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of making an artifact: the file of this path, or all below it, is taken out again."""
+
+    position: int
+    path: bytes
+
+
+class Pointer(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of making an artifact: under this path stands something that lies elsewhere and is not stored."""
+
+    position: int
+    path: bytes
+    uri: str
+    overwrite: bool = False
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that a save makes a version of an artifact out of all `steps` of `draft`.
+
+    The steps not listed here are parts, which are in custody already.
+    """
+
+    draft: str
+    type: str
+    steps: int
+    aliases: tuple[str, ...] = ()
+    ttl_seconds: float | None = None
+    removals: tuple[Removal, ...] = ()
+    pointers: tuple[Pointer, ...] = ()
+
+
 class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):
-    """Take this file or directory into custody; its descriptor travels beside the message."""
+    """Take this file or directory into custody; its descriptor travels beside the message.
+
+    With `version` it is the version that makes a draft's parts visible, and has no descriptor.
+    """
 
     job: JobId
     run: RunInfo
@@ -106,7 +152,7 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):
     category: Category
     source: bytes
     created_at: float
-    format: int = SAVE_FORMAT
+    format: int = 1
     content_type: str | None = None
     prefix: str = ""
     description: str = ""
@@ -114,6 +160,8 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):
     metadata: dict[str, Any] = {}
     priority: Annotated[int, msgspec.Meta(ge=-PRIORITY_MOST, le=PRIORITY_MOST)] = 0
     keep: Keep = Keep.ALL
+    part: Part | None = None
+    version: Version | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -188,7 +236,9 @@ Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Proof of delivery: where the content is and what it is.
 
-    `key` and `sha256` are those of the file, for a directory those of its record, which lists its files.
+    `key` and `sha256` are those of the file, for a directory those of its record, which lists its files, for an
+    artifact those of its version's manifest. `version` is then the version's number, and `spared_bytes` how much
+    of its content the store had already.
     """
 
     job: JobId
@@ -199,6 +249,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     files: int
     delivered_at: float
+    version: int | None = None
+    spared_bytes: int = 0
 
 
 class JobReport(msgspec.Struct, frozen=True, kw_only=True):

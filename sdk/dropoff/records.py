@@ -1,6 +1,8 @@
 """The store format: what the JSON objects in a store hold. `docs/store-format.md` is the specification."""
 
 import base64
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -27,6 +29,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     content_type: str = ""
     crc64nvme: str = ""
     offset: int | None = None
+    path_base64: str | None = None
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something under a name in an artifact that lies elsewhere: what is known of it, and nobody's copy."""
+
+    path: str
+    uri: str
+    size: int | None = None
+    etag: str = ""
+    uri_version: str = ""
     path_base64: str | None = None
 
 
@@ -63,9 +76,44 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished: str | None = None
 
 
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of an artifact, whole: there is no version until its manifest is there."""
+
+    project: str
+    artifact: str
+    type: str
+    version: int
+    digest: str
+    size: int
+    created: str
+    job: JobId
+    run: str
+    entries: tuple[Entry, ...]
+    references: tuple[Reference, ...] = ()
+    format: int = STORE_FORMAT
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    ttl_seconds: float | None = None
+    skipped: tuple[str, ...] = ()
+    previous_sha256: str = ""
+    """The sha256 of the manifest before this one, as it was read."""
+
+
+class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version an alias stands for; replaced only by who knows what it stood for."""
+
+    version: int
+    changed: str
+    job: str
+    format: int = STORE_FORMAT
+
+
 encode = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
 decode_run = msgspec.json.Decoder(RunRecord).decode
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+decode_alias = msgspec.json.Decoder(AliasRecord).decode
 
 
 def path_fields(raw: bytes) -> tuple[str, str | None]:
@@ -76,6 +124,22 @@ def path_fields(raw: bytes) -> tuple[str, str | None]:
         return raw.decode("utf-8", "replace"), base64.b64encode(raw).decode()
 
 
-def entry_path(entry: Entry) -> bytes:
+def entry_path(entry: Entry | Reference) -> bytes:
     """Return the name's bytes."""
     return base64.b64decode(entry.path_base64) if entry.path_base64 else entry.path.encode()
+
+
+def content_digest(entries: Iterable[Entry], references: Iterable[Reference]) -> str:
+    """Return the sha256 of what an artifact holds: equal for the same files under the same names.
+
+    `docs/store-format.md` defines it; times, modes and metadata do not count.
+    """
+    lines = [(entry_path(entry), b"sha256:" + entry.sha256.encode()) for entry in entries]
+    lines += [
+        (entry_path(one), "\n".join(("reference:" + one.uri, one.etag, one.uri_version)).encode())
+        for one in references
+    ]
+    digest = hashlib.sha256(b"dropoff content 1\0")
+    for path, content in sorted(lines):
+        digest.update(path + b"\0" + content + b"\0")
+    return digest.hexdigest()

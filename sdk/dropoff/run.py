@@ -13,13 +13,12 @@ import msgspec
 
 from dropoff import arguments
 from dropoff.arguments import Source
-from dropoff.client import Client
+from dropoff.artifact import Artifact, alias_names
 from dropoff.delivery import Delivery, settle
-from dropoff.errors import UnavailableError, UsageError
+from dropoff.errors import UsageError
+from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
 from dropoff.messages import (
-    PRIORITY_MOST,
-    Accepted,
     Category,
     Keep,
     Kind,
@@ -29,8 +28,8 @@ from dropoff.messages import (
     Wait,
     decode_request,
 )
-from dropoff.names import check_name
-from dropoff.settings import OnUnavailable, Settings, load, store_url
+from dropoff.names import check_name, display
+from dropoff.settings import Settings, load, store_url
 
 _runs = msgspec.msgpack.Decoder(RunInfo)
 
@@ -73,12 +72,7 @@ class Run:
         self.info = info
         self._settings = settings
         self._offline = offline
-        self._client = Client(settings)
-        # A fifth of the SDK's import, so not at its top; and not in a save, which may be one in a signal handler that
-        # interrupted this very import.
-        from dropoff.inbox import deposit  # noqa: PLC0415
-
-        self._deposit = deposit
+        self._hand_over = HandOver(settings, offline=offline)
 
     def __reduce__(self) -> tuple[Callable[..., "Run"], tuple[RunInfo, Settings, bool]]:
         # Spawned workers are handed the run; each has a connection of its own.
@@ -86,6 +80,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.info.project}/{self.info.name} -> {self.info.store}>"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it was opened with."""
+        return self._settings
 
     @property
     def project(self) -> str:
@@ -171,6 +170,50 @@ class Run:
             for path in paths
         ]  # fmt: skip
 
+    def log_artifact(
+        self,
+        artifact_or_path: Artifact | Source,
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002  # the word of every user of artifacts
+        aliases: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        *,
+        priority: int = 0,
+    ) -> Delivery:
+        """Make what was added to an artifact its next version, or a file's or directory's present content.
+
+        Versions of one artifact are numbered in the order of these calls, whatever is stored first; content equal
+        to the newest version's makes no new one. The version becomes visible, whole, once all of it is stored;
+        then `latest` and `aliases` stand for it. `name` and `type` are those of the artifact; a path's are its
+        own and "unspecified". The receipt tells the version's number. Raises UsageError for an artifact that
+        contradicts itself, or that is in custody under another type.
+        """
+        aliases, tags = alias_names(aliases), arguments.tags(tags)
+        artifact = artifact_or_path
+        if not isinstance(artifact, Artifact):
+            artifact = self._artifact_of(artifact, name, type)
+        elif (name or artifact.name, type or artifact.type) != (artifact.name, artifact.type):
+            raise UsageError(
+                f"unable to log {artifact!r} under another name or type", hint="leave name= and type= out"
+            )
+        if artifact.settings.state_dir != self._settings.state_dir:
+            raise UsageError(
+                f"unable to log {artifact!r}: its files are with another daemon",
+                hint="make it with the same settings: Artifact(..., settings=run.settings)",
+            )
+        save = artifact.close_with(self.info, aliases, tags, arguments.priority(priority))
+        return Delivery(self._settings, save.job, artifact.skipped)
+
+    def _artifact_of(self, path: Source, name: str | None, kind: str | None) -> Artifact:
+        raw = arguments.path(path)
+        own = display(os.path.basename(os.path.abspath(raw)))
+        artifact = Artifact(name or own, kind or "unspecified", settings=self._settings, offline=self._offline)
+        if os.path.isdir(raw):
+            artifact.add_dir(raw)
+        else:
+            artifact.add_file(raw)
+        return artifact
+
     def flush(self, timeout: float | None = None) -> Settled:
         """Wait, at most `timeout` seconds, until all that this run saved is delivered.
 
@@ -195,14 +238,7 @@ class Run:
         priority: int,
         keep: Keep | str,
     ) -> Delivery:
-        try:
-            raw = os.fsencode(path)
-        except UnicodeEncodeError:
-            raise UsageError(f"unable to save {path!r}: no file can have that name", hint="check the path") from None
-        if not -PRIORITY_MOST <= priority <= PRIORITY_MOST:
-            raise UsageError(
-                f"unable to use priority {priority}", hint=f"it goes from {-PRIORITY_MOST} to {PRIORITY_MOST}"
-            )
+        raw = arguments.path(path)
         source = arguments.opened(raw, kind)
         try:
             save = Save(
@@ -218,25 +254,14 @@ class Run:
                 description=description,
                 tags=arguments.tags(tags),
                 metadata=arguments.plain(metadata),
-                priority=priority,
+                priority=arguments.priority(priority),
                 keep=arguments.choice(Keep, keep, "keep"),
             )
             arguments.check_sound(save, decode_request)
-            skipped = self._hand_over(save, source)
+            skipped = self._hand_over.give(save, source)
         finally:
             os.close(source)
         return Delivery(self._settings, save.job, skipped)
-
-    def _hand_over(self, save: Save, source: int) -> tuple[str, ...]:
-        if not self._offline:
-            try:
-                reply = self._client.call(save, fd=source)
-            except UnavailableError:
-                if self._settings.on_unavailable is OnUnavailable.ERROR:
-                    raise
-            else:
-                return reply.skipped if isinstance(reply, Accepted) else ()
-        return self._deposit(self._settings, save, source).skipped
 
 
 def _reopened(info: RunInfo, settings: Settings, offline: bool) -> Run:  # called by pickle

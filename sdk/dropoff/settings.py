@@ -123,6 +123,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _setting("seconds", "the longest pause between two tries of a delivery"),
         _SOME_TIME,
     ] = 3600.0
+    unlogged_keep_seconds: Annotated[
+        float, _setting("seconds", "how long additions to an artifact wait for it to be logged"), _SOME_TIME
+    ] = 604800.0
     history_jobs: Annotated[
         int, _setting("count", "finished jobs, with their receipts, that the spool remembers"), msgspec.Meta(ge=0)
     ] = 100_000

@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio.lowlevel
+import msgspec
 
 from dropoff.content import PAYLOADS, Capture, Content, payload_place
 from dropoff.ids import JobId
-from dropoff.messages import Category, JobState, Keep, Kind, Receipt, RunInfo, Save
+from dropoff.messages import (
+    Category,
+    JobState,
+    Keep,
+    Kind,
+    Part,
+    Pointer,
+    Receipt,
+    RunInfo,
+    Save,
+    Version,
+)
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
@@ -21,6 +33,7 @@ from dropoffd.catalogue.catalogue import Catalogue
 from dropoffd.custody import Held, Job
 from dropoffd.dispatch import Dispatch
 from dropoffd.limits.bandwidth import Bandwidth
+from dropoffd.reuse import Reuse
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import Body, Limits, Mode, Multipart, Progress, Stat, Store
 from dropoffd.stores.registry import Stores
@@ -65,6 +78,43 @@ def save(
         priority=priority,
         keep=keep,
     )
+
+
+def part(
+    draft: str = "draft",
+    position: int = 0,
+    *,
+    artifact: str = "cats",
+    name: bytes = b"file",
+    overwrite: bool = False,
+    kind: Kind = Kind.FILE,
+) -> Save:
+    """Return a save of an addition to an artifact."""
+    said = Part(draft=draft, artifact=artifact, position=position, overwrite=overwrite)
+    return msgspec.structs.replace(save(run=run_info("", "", ""), name=name, kind=kind), part=said)
+
+
+def version(
+    draft: str = "draft",
+    steps: int = 1,
+    *,
+    artifact: str = "cats",
+    of_type: str = "dataset",
+    run: RunInfo | None = None,
+    aliases: tuple[str, ...] = (),
+) -> Save:
+    """Return a save that makes a version of a draft."""
+    said = Version(draft=draft, type=of_type, steps=steps, aliases=aliases)
+    made = save(run=run, name=artifact.encode(), kind=Kind.VERSION)
+    return msgspec.structs.replace(made, source=b"", version=said)
+
+
+def referring(uri: str, path: bytes = b"a") -> Save:
+    """Return a save that makes a version of one reference."""
+    made = version(f"draft {next(_numbers)}", 1)
+    assert made.version is not None
+    pointer = Pointer(position=0, path=path, uri=uri)
+    return msgspec.structs.replace(made, version=msgspec.structs.replace(made.version, pointers=(pointer,)))
 
 
 def inline(data: bytes, ordinal: int = 1, path: bytes = b"") -> Content:
@@ -286,9 +336,11 @@ class Deliveries:
             Homes(str(state), "", "boot"), NoGuard(), spool.quota, spool.replace_content, clock,
             copy_after_seconds=10, leases_max=10,
         )  # fmt: skip
-        catalogue = Catalogue(clock, spool.run_published, spool.publish_run)
+        catalogue, digester = Catalogue(clock, spool), Digester(1)
+        worker = Worker(spool, catalogue, keeper.open, digester)
+        reuse = Reuse(worker, catalogue, spool, keeper.open, digester, str(state / PAYLOADS), clock)
         self.dispatch = Dispatch(
-            spool, keeper, Worker(spool, catalogue, keeper.open, Digester(1)), OneStore(clock, store), clock,
+            spool, keeper, reuse, OneStore(clock, store), clock,
             random.Random(1), places=places, retry_first_seconds=RETRY_FIRST_SECONDS,
             retry_most_seconds=RETRY_MOST_SECONDS,
         )  # fmt: skip

@@ -15,7 +15,7 @@ STOREYS = (
     ("cli",),
     ("daemon",),
     ("intake", "control"),
-    ("dispatch",),
+    ("dispatch", "reuse"),
     ("capture", "spool", "schedule", "transfer", "catalogue"),
     ("stores",),
     ("limits",),

@@ -1,28 +1,40 @@
-"""The catalogue as the worker sees it: keys for content, and publishing."""
+"""The catalogue as deliveries see it: keys for content, and publishing."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from dropoff.content import Capture
 from dropoff.messages import Receipt
+from dropoff.records import Entry
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.publish import entry_name, publish, publish_run
+from dropoffd.catalogue.publish import entry, entry_name, publish, publish_run
+from dropoffd.catalogue.versions import Facts as VersionFacts
+from dropoffd.catalogue.versions import Versions
 from dropoffd.clock import Clock
 from dropoffd.custody import Held, Job
 from dropoffd.stores.base import Store
 
 
+class Facts(VersionFacts, Protocol):
+    """Where facts become rows."""
+
+    async def run_published(self, run: int) -> bool:
+        """Tell whether the run's own record is known to be in the store."""
+
+    async def publish_run(self, run: int) -> None:
+        """Record that it is."""
+
+    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Record what the manifest will say of stored files of a part, by ordinal."""
+
+
 class Catalogue:
     """Publishes jobs; a run's own record goes before its first."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        run_published: Callable[[int], Awaitable[bool]],
-        record_run_published: Callable[[int], Awaitable[None]],
-    ) -> None:
+    def __init__(self, clock: Clock, facts: Facts) -> None:
         self._clock = clock
-        self._run_published = run_published
-        self._record_run_published = record_run_published
+        self._facts = facts
+        self.versions = Versions(clock, facts)
 
     def key(self, job: Job, held: Held) -> str:
         """Return the key of a digested content."""
@@ -31,8 +43,23 @@ class Catalogue:
         return keys.file_key(job.save, entry_name(job.save, held.content.path), held.sha256)
 
     async def publish(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
-        """Make the job visible; `places` are key and offset by ordinal."""
-        if not await self._run_published(job.run):
+        """Make the job visible; `places` are key and offset by ordinal. A part is left to its version."""
+        if not await self._facts.run_published(job.run):
             await publish_run(store, job.save.run)
-            await self._record_run_published(job.run)
+            await self._facts.publish_run(job.run)
+        if job.save.version is not None:
+            return await self.versions.publish(store, job)
+        if job.save.part is not None:
+            return await self.record(store, job, places)
         return await publish(store, job, places, self._clock.now())
+
+    async def record(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
+        """Note what the manifest will say of those files of a part that are stored at `places`."""
+        files = [held for held in job.contents if held.content.ordinal in places]
+        entries = [(held.content.ordinal, entry(job.save, held, *places[held.content.ordinal])) for held in files]
+        await self._facts.record_entries(job.seq, entries)
+        return Receipt(
+            job=job.id, store=store.url, record="", key=entries[0][1].key if len(entries) == 1 else "",
+            size_bytes=job.size_bytes, sha256=files[0].sha256 if len(files) == 1 else "", files=len(files),
+            delivered_at=self._clock.now(),
+        )  # fmt: skip

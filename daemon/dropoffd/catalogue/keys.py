@@ -44,6 +44,31 @@ def record_key(save: Save) -> str:
     return f"{_run(save.run)}/files/{save.job}.json"
 
 
+def versions_prefix(project: str, artifact: str) -> str:
+    """Return what the keys of all versions of an artifact begin with."""
+    return f"{_artifact(project, artifact)}/versions/"
+
+
+def version_key(project: str, artifact: str, number: int) -> str:
+    """Return the key of a version's manifest; listed, versions come in the order of their numbers."""
+    return f"{versions_prefix(project, artifact)}{number:06d}.json"
+
+
+def version_number(key: str) -> int | None:
+    """Return the number that a manifest's key tells, or None for another key."""
+    stem, _, ending = key.rpartition("/")[2].partition(".")
+    return int(stem) if ending == "json" and stem.isascii() and stem.isdecimal() else None
+
+
+def alias_key(project: str, artifact: str, alias: str) -> str:
+    """Return the key of an alias."""
+    return f"{_artifact(project, artifact)}/aliases/{component(alias.encode())}.json"
+
+
+def _artifact(project: str, artifact: str) -> str:
+    return f"{component(project.encode())}/artifacts/{component(artifact.encode())}"
+
+
 def _run(run: RunInfo) -> str:
     return f"{component(run.project.encode())}/runs/{component(run.name.encode())}"
 

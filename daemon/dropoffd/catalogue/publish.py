@@ -23,11 +23,11 @@ _LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 async def publish_run(store: Store, run: RunInfo) -> None:
     """Store the run's own record, unless another job of the run has."""
     record = RunRecord(
-        project=run.project, run=run.name, created=_time(run.created_at), host=run.host, user=run.user,
+        project=run.project, run=run.name, created=moment(run.created_at), host=run.host, user=run.user,
         tags=run.tags, metadata=run.metadata,
     )  # fmt: skip
     try:
-        await _create(store, keys.run_key(run), encode(record))
+        await create(store, keys.run_key(run), encode(record))
     except AlreadyExistsError:
         return
 
@@ -41,14 +41,14 @@ async def publish(store: Store, job: Job, places: Mapping[int, tuple[str, int | 
     files = [held for held in job.contents if held.content.ordinal in places]
     record = Record(
         job=save.job, project=save.run.project, run=save.run.name, kind=save.kind, name=path_fields(save.name)[0],
-        category=save.category, created=_time(save.created_at), description=save.description, tags=save.tags,
+        category=save.category, created=moment(save.created_at), description=save.description, tags=save.tags,
         metadata=save.metadata, skipped=job.skipped, source=path_fields(save.source)[0],
-        entries=tuple(_entry(save, held, *places[held.content.ordinal]) for held in files),
+        entries=tuple(entry(save, held, *places[held.content.ordinal]) for held in files),
     )  # fmt: skip
     key = keys.record_key(save)
     data = encode(record)
     try:
-        await _create(store, key, data)
+        await create(store, key, data)
     except AlreadyExistsError:
         _check_same(decode_record(await store.get(key)), record)
     return Receipt(
@@ -64,11 +64,14 @@ async def publish(store: Store, job: Job, places: Mapping[int, tuple[str, int | 
 
 
 def entry_name(save: Save, path: bytes) -> bytes:
-    """Return a file's name within its run: for a directory's, below the directory's own name."""
-    return save.name if save.kind.value == "file" else save.name + b"/" + path
+    """Return a file's name within its run or artifact: for a directory's, below the directory's own name."""
+    if save.kind.value == "file":
+        return save.name
+    return save.name + b"/" + path if save.name else path
 
 
-async def _create(store: Store, key: str, data: bytes) -> None:
+async def create(store: Store, key: str, data: bytes) -> None:
+    """Store a record; raises AlreadyExistsError."""
     await store.put(key, Bytes(data, hashlib.sha256(data).hexdigest()), Create(), ignore_progress)
 
 
@@ -80,7 +83,8 @@ def _check_same(found: Record, ours: Record) -> None:
         )
 
 
-def _entry(save: Save, held: Held, key: str, offset: int | None) -> Entry:
+def entry(save: Save, held: Held, key: str, offset: int | None) -> Entry:
+    """Return what a record or manifest says of a file that is stored at `key`."""
     content = held.content
     path, raw = path_fields(entry_name(save, content.path))
     return Entry(
@@ -92,12 +96,13 @@ def _entry(save: Save, held: Held, key: str, offset: int | None) -> Entry:
         sha256=held.sha256,
         crc64nvme=held.crc64nvme,
         mode=f"{content.mode:04o}",
-        mtime=_time(content.mtime_ns / 1e9),
+        mtime=moment(content.mtime_ns / 1e9),
         content_type=save.content_type or mimetypes.guess_type(os.path.basename(path))[0] or "",
     )
 
 
-def _time(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Return a time as records have it (RFC 3339)."""
     # File systems know years that RFC 3339 cannot write.
     seconds = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from dropoff.messages import JobReport, JobState, Rates, Settled, StatusReport
 from dropoff.names import display, printable
 
 _ORDER = (
-    JobState.UPLOADING, JobState.QUEUED, JobState.WAITING, JobState.HELD,
+    JobState.UPLOADING, JobState.QUEUED, JobState.STAGED, JobState.WAITING, JobState.HELD,
     JobState.DELIVERED, JobState.CANCELLED, JobState.SUPERSEDED,
 )  # fmt: skip
 

@@ -11,14 +11,16 @@ import anyio.to_thread
 import msgspec
 
 from dropoff.content import Capture, Content, payload_place
-from dropoff.errors import DropoffError, ProtocolError, SpoolFullError, UnavailableError
+from dropoff.errors import DropoffError, ProtocolError, SpoolFullError, UnavailableError, UsageError
 from dropoff.ids import is_job_id
 from dropoff.inbox import Deposit, discard
 from dropoff.messages import Accepted, Keep, Save
+from dropoff.names import display
 from dropoffd.capture.freeze import INLINE_MAX_BYTES, Freezer, Frozen
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
+from dropoffd.catalogue.compose import compose
 from dropoffd.clock import Clock
 from dropoffd.errors import SpoolBrokenError
 from dropoffd.spool.spool import Spool
@@ -81,11 +83,52 @@ class Custodian:
                 return None
             return await self._keep(save, frozen)
 
+    async def take_version(self, save: Save) -> Accepted:
+        """Take a version of an artifact into custody; its parts are there, and get its run.
+
+        Raises UsageError if they contradict each other, or the artifact is known under another type.
+        """
+        with self._arrival(save):
+            if not await self._spool.known(save.job):
+                await self._check_version(save)
+                await self._spool.accept(save, (), ())
+                self._deliveries.arrived()
+            return Accepted(save.job, "", 0)
+
+    async def _check_version(self, save: Save) -> None:
+        version = save.version
+        assert version is not None, "only versions come here"  # noqa: S101  # a programming error
+        kind = await self._spool.known_type(save)
+        if kind and kind != version.type:
+            raise UsageError(
+                f"unable to make a version of {display(save.name)!r} as a {version.type!r}: it is a {kind!r}",
+                hint="log it under another name, or with that type",
+            )
+        additions = await self._spool.additions(version.draft)
+        content = [(one.position, one.overwrite, dict.fromkeys(one.paths)) for one in additions]
+        await anyio.to_thread.run_sync(partial(compose, version, content, lambda _: None))
+
+    async def _take_deposited_version(self, save: Save) -> None:
+        """Take a version whose caller is gone: what is wrong with it holds it."""
+        try:
+            await self._check_version(save)
+        except UsageError as error:
+            seq = await self._spool.accept(save, (), ())
+            if seq is not None:
+                await self._spool.hold(seq, error.message, f"{error.hint}; `dropoff cancel` drops this version")
+        else:
+            await self._spool.accept(save, (), ())
+        self._deliveries.arrived()
+
     async def take_deposit(self, deposit: Deposit, directory: str) -> None:
         """Take a deposit of the inbox into custody, and remove it."""
         save = deposit.save
         with self._arrival(save):
-            if not await self._spool.known(save.job):
+            if await self._spool.known(save.job):
+                pass
+            elif save.version is not None:
+                await self._take_deposited_version(save)
+            else:
                 await self._clear(save.job)
                 frozen = Frozen(self._spool.quota, self._guard)
                 try:
@@ -124,7 +167,7 @@ class Custodian:
             # Not to be torn apart by a stop: a row without its content would make the caller's deposit of the
             # same job, which is sure to follow, look superfluous.
             with anyio.CancelScope(shield=True):
-                seq = await self._spool.accept(save, frozen.contents, frozen.skipped)
+                seq = await self._spool.accept(save, frozen.contents, frozen.skipped, self._clock.now())
         except SpoolBrokenError:
             self._deliveries.arrived()  # who delivers will find the same, and end the daemon
             raise  # whether the row is on disk nobody knows, so its content stays

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from dropoff.artifact import alias_name, artifact_name
 from dropoff.errors import (
     DropoffError,
     RefusedError,
@@ -130,8 +131,10 @@ class Handlers:
         fd = connection.take_descriptor()
         try:
             refusal = self._objection(save, fd)
-            if refusal or fd is None:
+            if refusal:
                 return refusal
+            if fd is None:
+                return await self._take_version(save)
             return await self._custodian.take(save, fd, connection.caller_waits)
         except (DropoffError, OSError) as error:
             return _refusal(save, error)
@@ -139,10 +142,17 @@ class Handlers:
             if fd is not None:
                 os.close(fd)
 
+    async def _take_version(self, save: Save) -> Reply:
+        # What was deposited before this call comes before it: its parts, or an earlier version.
+        await self._inbox.take_all()
+        if self._inbox.waiting:
+            return Refused(Code.STOPPING, "unable to take a version now: deposits before it wait for room")
+        return await self._custodian.take_version(save)
+
     def _objection(self, save: Save, fd: int | None) -> Refused | None:
         """Look at what the message says, before anything is touched: it may come from anybody's code."""
-        if fd is None or not is_job_id(save.job):
-            return Refused(Code.GARBAGE, "unable to take a job without a descriptor and an id")
+        if not is_job_id(save.job) or (fd is None) != (save.version is not None) or (save.part and save.version):
+            return Refused(Code.GARBAGE, "unable to take a job without an id, or without the descriptor it needs")
         if save.format > SAVE_FORMAT:
             return Refused(
                 Code.PROTOCOL,
@@ -150,11 +160,10 @@ class Handlers:
                 "upgrade the daemon: pip install -U 'dropoff[daemon]', then restart it",
             )
         try:
-            check_name(save.name)
-            if save.prefix:
-                check_name(save.prefix)
-            self._check_run(save.run)
-        except (UsageError, UnicodeEncodeError) as error:
+            _check_names(save)
+            if save.part is None:
+                self._check_run(save.run)
+        except (UsageError, UnicodeError) as error:
             return Refused(Code.GARBAGE, str(error))
         except StoreError as error:
             return Refused(Code.STORE, error.message, error.hint)
@@ -233,8 +242,12 @@ class Handlers:
             raise RefusedError(
                 f"unable to cancel {ended[0]}: it has ended", hint="`dropoff show` tells how; nothing was changed"
             )
-        # One that ends at this very moment is not counted.
-        return Done(sum([await self._deliveries.cancel(report.seq) for report in reports]))
+        # A version and its parts go together. One that ends at this very moment is not counted.
+        count = 0
+        for report in reports:
+            for seq in await self._spool.family(report.seq):
+                count += await self._deliveries.cancel(seq)
+        return Done(count)
 
     async def _pause(self, _: Pause) -> Reply:
         await self._deliveries.pause(paused=True)
@@ -255,6 +268,22 @@ class Handlers:
             refusal = _not_one(job, len(found))
             raise RefusedError(refusal.message, hint=refusal.hint)
         return found[0]
+
+
+def _check_names(save: Save) -> None:
+    # The top of an artifact has no name.
+    if save.name or save.part is None or save.kind is not Kind.DIRECTORY:
+        check_name(save.name)
+    if save.prefix:
+        check_name(save.prefix)
+    if save.part is not None:
+        artifact_name(save.part.artifact)
+    if save.version is not None:
+        artifact_name(save.name.decode())
+        for alias in save.version.aliases:
+            alias_name(alias)
+        for path in [one.path for one in save.version.removals] + [one.path for one in save.version.pointers]:
+            check_name(path)
 
 
 def _not_one(job: str, count: int) -> Refused:

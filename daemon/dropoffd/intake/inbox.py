@@ -77,6 +77,10 @@ class Inbox:
             _log.warning("deposit not read job=%s cause=%s", job, error)
             return
         run = deposit.save.run
+        if deposit.save.version is not None and any(one < job for one in self.waiting):
+            # Its parts, or a version before it, may be among what waits; it comes after them.
+            self.waiting[job] = (run.project, run.name)
+            return
         self.waiting[job] = (run.project, run.name)
         try:
             await self._custodian.take_deposit(deposit, directory)

@@ -206,7 +206,7 @@ def hold(connection: sqlite3.Connection, seq: int, reason: str, hint: str) -> No
     """Keep a job until a person decides."""
     connection.execute(
         "UPDATE jobs SET state = 'held', due_at = NULL, reason = ?, hint = ?, attempts = attempts + 1"
-        " WHERE seq = ? AND state IN ('queued', 'waiting')",
+        " WHERE seq = ? AND state IN ('staged', 'queued', 'waiting')",
         (reason, hint, seq),
     )
 

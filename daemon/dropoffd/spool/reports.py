@@ -15,7 +15,8 @@ _COLUMNS = (
     "job, seq, state, size_bytes, files, capture, attempts, priority, reason, hint, due_at, save, skipped, receipt"
 )
 _IDS_AT_ONCE = 500
-_SETTLED = (*FINAL_STATES, JobState.HELD)
+# A staged part is waiting for its caller, so nobody can wait for it.
+_SETTLED = (*FINAL_STATES, JobState.HELD, JobState.STAGED)
 TROUBLED_SHOWN = 100
 
 

@@ -131,6 +131,57 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX jobs_oldest;
     CREATE INDEX jobs_oldest ON jobs (store, seq) WHERE state = 'queued';
     """,
+    """
+    -- An artifact's additions wait, staged and without a run, until it is logged; then they get the version's run.
+    CREATE TABLE artifacts (
+        artifact INTEGER PRIMARY KEY,
+        store TEXT NOT NULL,
+        project TEXT NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL DEFAULT '',
+        UNIQUE (store, project, name)
+    );
+
+    -- Versions in custody; their order is that of the calls.
+    CREATE TABLE versions (
+        seq INTEGER PRIMARY KEY REFERENCES jobs,
+        artifact INTEGER NOT NULL REFERENCES artifacts,
+        type TEXT NOT NULL,
+        note BLOB
+    );
+    CREATE INDEX versions_in_order ON versions (artifact, seq);
+
+    CREATE TABLE additions (
+        seq INTEGER PRIMARY KEY,
+        draft TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        overwrite INTEGER NOT NULL,
+        added_at REAL NOT NULL,
+        version INTEGER,
+        stored INTEGER NOT NULL DEFAULT 0,
+        spared_bytes INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX additions_of_draft ON additions (draft, position);
+    CREATE INDEX additions_of_version ON additions (version, stored);
+
+    -- What the manifest will say of files that are stored; kept until it is there.
+    CREATE TABLE entries (
+        seq INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL,
+        entry BLOB NOT NULL,
+        PRIMARY KEY (seq, ordinal)
+    ) WITHOUT ROWID;
+
+    CREATE INDEX jobs_staged ON jobs (seq) WHERE state = 'staged';
+    DROP TRIGGER jobs_moved;
+    CREATE TRIGGER jobs_moved AFTER UPDATE OF state, run ON jobs
+        WHEN OLD.state <> NEW.state OR OLD.run <> NEW.run BEGIN
+        UPDATE totals SET jobs = jobs - 1, size_bytes = size_bytes - OLD.size_bytes
+            WHERE run = OLD.run AND state = OLD.state;
+        INSERT INTO totals VALUES (NEW.run, NEW.state, 1, NEW.size_bytes)
+            ON CONFLICT DO UPDATE SET jobs = jobs + 1, size_bytes = size_bytes + NEW.size_bytes;
+    END;
+    """,
 )
 
 

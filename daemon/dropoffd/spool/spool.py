@@ -15,8 +15,9 @@ import anyio.to_thread
 
 from dropoff.content import Content
 from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
-from dropoffd.custody import Candidate, Digest, Job, Orphan, UploadBegun
-from dropoffd.spool import jobs, reports, uploads
+from dropoff.records import Entry
+from dropoffd.custody import Addition, Candidate, Digest, Job, Note, Orphan, UploadBegun
+from dropoffd.spool import jobs, reports, uploads, versions
 from dropoffd.spool.database import Database
 from dropoffd.spool.quota import Quota
 from dropoffd.stores.base import Part
@@ -52,8 +53,10 @@ class Spool:
         """Close the database when all that was asked for is on disk."""
         await self._database.aclose()
 
-    async def accept(self, save: Save, contents: Sequence[Content], skipped: Sequence[str]) -> int | None:
-        """Take a job into custody and return its `seq`, or None if its id is known."""
+    async def accept(
+        self, save: Save, contents: Sequence[Content], skipped: Sequence[str], now: float = 0.0
+    ) -> int | None:
+        """Take a job into custody and return its `seq`, or None if its id is known; `now` counts for parts alone."""
         commit = self._database.run if self.busy() else self._database.run_promptly
         key = (save.run.project, save.run.name, save.run.store)
         run = self._runs.get(key)
@@ -61,7 +64,17 @@ class Spool:
             if len(self._runs) >= _RUNS_REMEMBERED:
                 self._runs.clear()
             run = self._runs[key] = await commit(lambda c: jobs.run_of(c, key))
-        return await commit(lambda c: jobs.accept(c, run, save, contents, skipped))
+        known_run = run
+
+        def operation(connection: sqlite3.Connection) -> int | None:
+            seq = jobs.accept(connection, known_run, save, contents, skipped)
+            if seq is not None and save.part is not None:
+                versions.stage(connection, seq, save.part, now)
+            if seq is not None and save.version is not None:
+                versions.claim(connection, seq, known_run, save, save.version)
+            return seq
+
+        return await commit(operation)
 
     async def known(self, job: str) -> bool:
         """Tell whether a job of that id is or was in custody."""
@@ -123,7 +136,14 @@ class Spool:
 
     async def finish(self, seq: int, state: JobState, receipt: Receipt | None = None, reason: str = "") -> bool:
         """End a job and drop its content; False if it had ended before."""
-        ended = await self._database.run(lambda c: jobs.finish(c, seq, state, receipt, reason))
+
+        def operation(connection: sqlite3.Connection) -> tuple[int, list[bytes]] | None:
+            ended = jobs.finish(connection, seq, state, receipt, reason)
+            if ended is not None:
+                versions.after_end(connection, seq, state, receipt)
+            return ended
+
+        ended = await self._database.run(operation)
         if ended is None:
             return False
         size, places = ended
@@ -143,7 +163,12 @@ class Spool:
 
     async def hold(self, seq: int, reason: str, hint: str) -> None:
         """Keep a job until a person decides."""
-        await self._database.run(lambda c: jobs.hold(c, seq, reason, hint))
+
+        def operation(connection: sqlite3.Connection) -> None:
+            jobs.hold(connection, seq, reason, hint)
+            versions.after_hold(connection, seq, reason, hint)
+
+        await self._database.run(operation)
         self._announce()
 
     async def requeue_due(self, now: float, most_seconds: float) -> float | None:
@@ -157,7 +182,13 @@ class Spool:
 
     async def requeue(self, seqs: Sequence[int] | None) -> int:
         """Put held and waiting jobs (all held ones for None) back in the queue."""
-        return await self._database.run(lambda c: jobs.requeue(c, seqs))
+
+        def operation(connection: sqlite3.Connection) -> int:
+            count = jobs.requeue(connection, seqs if seqs is None else versions.with_parts(connection, seqs))
+            versions.after_requeue(connection)
+            return count
+
+        return await self._database.run(operation)
 
     async def unsettled(self) -> list[tuple[str, int, Content]]:
         """Return every content that rests on a hard link or is not synced."""
@@ -170,6 +201,38 @@ class Spool:
     async def publish_run(self, run: int) -> None:
         """Record that the run's own record is in the store."""
         await self._database.run(lambda c: jobs.publish_run(c, run))
+
+    async def additions(self, draft: str) -> list[Addition]:
+        """Return what was added to a draft, with the names it brings."""
+        return await self._database.run(lambda c: versions.additions(c, draft))
+
+    async def known_type(self, save: Save) -> str:
+        """Return the type under which this host knows the artifact of a version; empty if it does not."""
+        return await self._database.run(lambda c: versions.known_type(c, save))
+
+    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Record what the manifest will say of stored files of a part, by ordinal."""
+        await self._database.run(lambda c: versions.record_entries(c, seq, entries))
+
+    async def stored_additions(self, version: int) -> list[Addition]:
+        """Return the parts of a version with their entries, by position."""
+        return await self._database.run(lambda c: versions.stored_additions(c, version))
+
+    async def note(self, seq: int) -> Note:
+        """Return what an earlier try of a version's delivery was about to do."""
+        return await self._database.run(lambda c: versions.note(c, seq))
+
+    async def set_note(self, seq: int, note: Note) -> None:
+        """Record what a version's delivery is about to do."""
+        await self._database.run(lambda c: versions.set_note(c, seq, note))
+
+    async def family(self, seq: int) -> list[int]:
+        """Return a job, or the version that it is or belongs to, with all the parts that have not ended."""
+        return await self._database.run(lambda c: versions.family(c, seq))
+
+    async def unlogged(self, before: float) -> list[int]:
+        """Return the staged jobs of drafts to which nothing was added since `before` (seconds since the epoch)."""
+        return await self._database.run(lambda c: versions.unlogged(c, before))
 
     async def homes(self) -> list[str]:
         """Return the directories outside the state directory that may hold links of ours."""

@@ -1,0 +1,183 @@
+"""Make a version visible: one manifest under the next number, by one conditional create; then the aliases.
+
+Numbers are given out by the store alone: who finds a number taken looks at what took it and tries the next. The
+number is noted before the attempt, so that a try after a crash recognizes the manifest that it made.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from dropoff.messages import Pointer, Receipt, Version
+from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path, path_fields
+from dropoffd.catalogue import keys
+from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record, move
+from dropoffd.catalogue.compose import compose
+from dropoffd.catalogue.publish import create, moment
+from dropoffd.catalogue.reading import read_manifest
+from dropoffd.clock import Clock
+from dropoffd.custody import Addition, Job, Note
+from dropoffd.errors import SourceChangedError
+from dropoffd.stores.base import AlreadyExistsError, NotFoundError, RefusedError, Store
+
+SKIPPED_SHOWN = 100
+
+
+class Facts(Protocol):
+    """What is known of a version in custody."""
+
+    async def stored_additions(self, version: int) -> list[Addition]:
+        """Return the parts of a version with their entries, by position."""
+
+    async def note(self, seq: int) -> Note:
+        """Return what an earlier try of a version's delivery was about to do."""
+
+    async def set_note(self, seq: int, note: Note) -> None:
+        """Record what a version's delivery is about to do."""
+
+
+class Newest(NamedTuple):
+    """The newest version of an artifact: number -1 if there is none, no manifest if that was removed."""
+
+    number: int
+    manifest: Manifest | None = None
+    sha256: str = ""
+
+
+class Versions:
+    """Publishes versions, and knows what the newest of an artifact holds."""
+
+    def __init__(self, clock: Clock, facts: Facts) -> None:
+        self._clock = clock
+        self._facts = facts
+
+    async def publish(self, store: Store, job: Job) -> Receipt:
+        """Make the version of `job` visible, unless the newest has the same content, and move its aliases.
+
+        Raises StoreError; RefusedError if the artifact is of another type.
+        """
+        version = job.save.version
+        assert version is not None, "only versions come here"  # noqa: S101  # a programming error
+        additions = await self._facts.stored_additions(job.seq)
+        ours = self._manifest(job, version, additions)
+        number, sha256 = await self._number(store, job, ours)
+        await self._move_aliases(store, job, version, number)
+        return Receipt(
+            job=job.id,
+            store=store.url,
+            record=keys.version_key(ours.project, ours.artifact, number),
+            key=keys.version_key(ours.project, ours.artifact, number),
+            size_bytes=ours.size,
+            sha256=sha256,
+            files=len(ours.entries) + len(ours.references),
+            delivered_at=self._clock.now(),
+            version=number,
+            spared_bytes=sum(one.spared_bytes for one in additions),
+        )
+
+    def _manifest(self, job: Job, version: Version, additions: Sequence[Addition]) -> Manifest:
+        save = job.save
+        added: list[tuple[int, bool, dict[bytes, Entry | Reference]]] = [
+            (one.position, one.overwrite, {entry_path(entry): entry for entry in one.entries}) for one in additions
+        ]
+        content = compose(version, added, _reference)
+        entries = tuple(one for one in content.values() if isinstance(one, Entry))
+        references = tuple(one for one in content.values() if isinstance(one, Reference))
+        return Manifest(
+            project=save.run.project, artifact=save.name.decode(), type=version.type, version=0,
+            digest=content_digest(entries, references), size=sum(entry.size for entry in entries),
+            created=moment(save.created_at), job=job.id, run=save.run.name, entries=entries, references=references,
+            description=save.description, tags=save.tags, metadata=save.metadata, ttl_seconds=version.ttl_seconds,
+            skipped=tuple(line for one in additions for line in one.skipped)[:SKIPPED_SHOWN],
+        )  # fmt: skip
+
+    async def _number(self, store: Store, job: Job, ours: Manifest) -> tuple[int, str]:
+        """Return the number of the version with our content, newly made if need be, and its manifest's sha256."""
+        noted = await self._facts.note(job.seq)
+        if noted.number is not None:
+            made = await self._at(store, ours, noted.number)
+            if made.manifest is not None and made.manifest.job == job.id:
+                return _checked(made, ours)
+        newest = await self.newest(store, ours.project, ours.artifact)
+        while True:
+            if newest.manifest is not None:
+                _check_type(newest.manifest, ours)
+                if newest.manifest.digest == ours.digest:
+                    return newest.number, newest.sha256
+            number = newest.number + 1
+            await self._facts.set_note(job.seq, msgspec.structs.replace(noted, number=number))
+            data = encode(msgspec.structs.replace(ours, version=number, previous_sha256=newest.sha256))
+            try:
+                await create(store, keys.version_key(ours.project, ours.artifact, number), data)
+            except AlreadyExistsError:
+                newest = await self._at(store, ours, number)
+                if newest.manifest is not None and newest.manifest.job == job.id:
+                    return _checked(newest, ours)
+            else:
+                return number, hashlib.sha256(data).hexdigest()
+
+    async def newest(self, store: Store, project: str, artifact: str) -> Newest:
+        """Return the newest version: where `latest` stands, and on from there for as long as there are more."""
+        latest = await alias_of(store, keys.alias_key(project, artifact, LATEST))
+        if latest is not None:
+            number = latest.version
+        else:
+            found = [
+                keys.version_number(stat.key) async for stat in store.list(keys.versions_prefix(project, artifact))
+            ]
+            number = max((one for one in found if one is not None), default=-1)
+        newest = await self._get(store, project, artifact, number) if number >= 0 else Newest(-1)
+        while True:
+            following = await self._get(store, project, artifact, newest.number + 1)
+            if following.manifest is None:
+                return newest
+            newest = following
+
+    async def _at(self, store: Store, ours: Manifest, number: int) -> Newest:
+        return await self._get(store, ours.project, ours.artifact, number)
+
+    async def _get(self, store: Store, project: str, artifact: str, number: int) -> Newest:
+        try:
+            manifest, data = await read_manifest(store, keys.version_key(project, artifact, number))
+        except NotFoundError:
+            return Newest(number)
+        return Newest(number, manifest, hashlib.sha256(data).hexdigest())
+
+    async def _move_aliases(self, store: Store, job: Job, version: Version, number: int) -> None:
+        project, artifact = job.save.run.project, job.save.name.decode()
+        new = alias_record(number, self._clock.now(), job.id)
+        await advance(store, keys.alias_key(project, artifact, LATEST), new)
+        for alias in version.aliases:
+            if alias == LATEST:
+                continue
+            noted = await self._facts.note(job.seq)
+
+            async def note(etag: str, alias: str = alias, noted: Note = noted) -> None:
+                aliases = noted.aliases | {alias: etag}
+                await self._facts.set_note(job.seq, msgspec.structs.replace(noted, aliases=aliases))
+
+            await move(store, keys.alias_key(project, artifact, alias), new, noted.aliases.get(alias), note)
+
+
+def _reference(pointer: Pointer) -> Reference:
+    path, raw = path_fields(pointer.path)
+    return Reference(path=path, path_base64=raw, uri=pointer.uri)
+
+
+def _check_type(newest: Manifest, ours: Manifest) -> None:
+    if newest.type != ours.type:
+        raise RefusedError(
+            f"unable to make a version of {ours.artifact!r} as a {ours.type!r}: it is a {newest.type!r}",
+            hint="`dropoff cancel` drops this version; log it again under another name, or with that type",
+        )
+
+
+def _checked(made: Newest, ours: Manifest) -> tuple[int, str]:
+    if made.manifest is None or made.manifest.digest != ours.digest:
+        raise SourceChangedError(
+            f"unable to publish job {ours.job}: the store has its version with other content",
+            hint="two spools delivered the same job with different content; look at both, then cancel this one",
+        )
+    return made.number, made.sha256
