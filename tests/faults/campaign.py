@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,19 @@ def check(daemon: DaemonProcess, writers: list[Writer]) -> Counter[str]:
         differing = [path for path in wanted if stored[path] != wanted[path]]
         assert differing == [], (job, name, number)
         shapes[writer.shape(name, number)] += 1
+    check_order(daemon, writers)
     return shapes
+
+
+def check_order(daemon: DaemonProcess, writers: list[Writer]) -> None:
+    """Each writer's versions have numbers without gaps, in the order of its calls."""
+    versions = oracle.manifests(daemon.store)
+    for one in writers:
+        mine = [
+            (found["version"], found["metadata"]["number"]) for found in versions if found["artifact"] == one.name
+        ]
+        assert [version for version, _ in mine] == list(range(len(mine)))
+        assert mine == sorted(mine, key=lambda pair: pair[1])
 
 
 def _story(by_name: dict[str, Writer], save: tuple[str, int] | None) -> tuple[object, ...]:
@@ -124,7 +137,11 @@ def _story(by_name: dict[str, Writer], save: tuple[str, int] | None) -> tuple[ob
 def check_nothing_is_left(daemon: DaemonProcess) -> None:
     """Once all is delivered and a daemon has swept, custody is empty and nothing was set aside."""
     assert daemon.stop() == 0
+    # What killed writers added and never logged goes, too.
+    daemon.environment["DROPOFF_UNLOGGED_KEEP_SECONDS"] = "0.001"
     daemon.start()
+    while json.loads(daemon.command("status", "--json").stdout)["totals"]["staged"]["jobs"]:
+        time.sleep(0.05)
     assert daemon.stop() == 0
     assert os.listdir(daemon.root / "state" / "payloads") == []
     assert [name for name in os.listdir(daemon.root / "state" / "inbox") if not name.startswith("unfinished-")] == []

@@ -24,11 +24,13 @@ _CALLS = (
     "link", "linkat", "unlink", "unlinkat", "rename", "rmdir", "mkdir", "fdatasync", "fsync", "pwrite64", "write",
     "sendfile", "ftruncate", "fsetxattr", "sendmsg", "recvmsg", "sendto",
 )  # fmt: skip
-_SHAPES = ("inline", "copied", "linked", "directory", "deposit")
+_SHAPES = ("inline", "copied", "linked", "directory", "deposit", "artifact")
 _CALLS_MOST = 40
 _POINTS = list(itertools.product(_SHAPES, _CALLS, (1, 2, 3, 5)))
 # Where content was once lost or changed, and always the same others, spread over all.
-_LEARNT = [("linked", "fsync", 2), ("linked", "sendmsg", 2)]
+_LEARNT = [("linked", "fsync", 2), ("linked", "sendmsg", 2)] + [
+    ("artifact", call, number) for call in ("link", "rename", "fdatasync") for number in (1, 2, 3)
+]
 _SAMPLE = _LEARNT + random.Random("crash points").sample(_POINTS, 12)
 if os.environ.get("DROPOFF_TEST_ALL"):
     _SAMPLE = list(itertools.product(_SHAPES, _CALLS, range(1, _CALLS_MOST)))
@@ -38,7 +40,7 @@ def _save(shape: str, daemon: DaemonProcess, directory: Path) -> tuple[dropoff.D
     """Save something of that shape, spoil it, and return what must be stored."""
     sizes = {"inline": 1000, "copied": 500 << 10, "linked": 3 << 20, "deposit": 300 << 10}
     run = daemon.run(offline=shape == "deposit")
-    if shape != "directory":
+    if shape not in {"directory", "artifact"}:
         source = directory / "file"
         content = os.urandom(sizes[shape])
         source.write_bytes(content)
@@ -52,7 +54,14 @@ def _save(shape: str, daemon: DaemonProcess, directory: Path) -> tuple[dropoff.D
         path = directory / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    delivery = run.save_directory(root)
+    if shape == "artifact":
+        artifact = dropoff.Artifact("results", "t", settings=daemon.settings)
+        artifact.add_dir(root, "results")
+        with artifact.new_file("new") as file:
+            file.write("new")
+        delivery, files[b"new"] = run.log_artifact(artifact, aliases=["best"]), b"new"
+    else:
+        delivery = run.save_directory(root)
     shutil.rmtree(root)
     return delivery, files
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import dropoff
 
-SMALL, MEDIUM, LARGE, DIRECTORY = "small", "medium", "large", "directory"
-_SHAPES = (SMALL, MEDIUM, LARGE, DIRECTORY)
-_WEIGHTS = (60, 14, 14, 12)
+SMALL, MEDIUM, LARGE, DIRECTORY, ARTIFACT = "small", "medium", "large", "directory", "artifact"
+_SHAPES = (SMALL, MEDIUM, LARGE, DIRECTORY, ARTIFACT)
+_WEIGHTS = (50, 14, 14, 10, 12)
 _BURST_MOST = 6
 # A pause as long as a step of training: deliveries go on in it, and are killed in the middle, too.
 _PAUSE_MOST_SECONDS = 0.25
@@ -41,6 +41,8 @@ def expected(seed: str, number: int) -> dict[bytes, bytes]:
     files[b"results/below/medium"] = chance.randbytes(300 << 10)
     if chance.random() < 0.3:
         files[b"results/below/large"] = chance.randbytes(1536 << 10)
+    if kind == ARTIFACT:
+        files[b"extra"] = chance.randbytes(chance.choice((100, 100_000, 2 << 20)))
     return files
 
 
@@ -69,6 +71,11 @@ def _save(run: dropoff.Run, seed: str, number: int, chance: random.Random) -> No
     metadata = {"writer": seed, "number": number}
     if shape(seed, number) == DIRECTORY:
         delivery = run.save_directory("results", metadata=metadata)
+    elif shape(seed, number) == ARTIFACT:
+        artifact = dropoff.Artifact(seed, "kills", metadata=metadata)
+        artifact.add_dir("results", "results")
+        artifact.add_file("extra")
+        delivery = run.log_artifact(artifact)
     else:
         (name,) = files
         delivery = run.save_file(os.fsdecode(name), metadata=metadata)

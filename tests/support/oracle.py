@@ -8,8 +8,18 @@ from typing import Any
 
 
 def records(store: Path) -> dict[str, dict[str, Any]]:
-    """Return every record in the store by job id."""
-    return {path.stem: json.loads(path.read_bytes()) for path in store.glob("*/runs/*/files/*.json")}
+    """Return every record and manifest in the store by the id of the job that made it."""
+    found = {path.stem: json.loads(path.read_bytes()) for path in store.glob("*/runs/*/files/*.json")}
+    return found | {manifest["job"]: manifest for manifest in manifests(store)}
+
+
+def manifests(store: Path) -> list[dict[str, Any]]:
+    """Return every version in the store; AssertionError if one does not say the number that its key says."""
+    found = []
+    for path in sorted(store.glob("*/artifacts/*/versions/*.json")):
+        found.append(json.loads(path.read_bytes()))
+        assert found[-1]["version"] == int(path.stem), f"{path} is not the version that it says"
+    return found
 
 
 def contents(store: Path) -> dict[str, dict[bytes, bytes]]:

@@ -237,9 +237,9 @@ def test_an_older_spool_learns_of_artifacts() -> None:
     """The schema before artifacts becomes this one, and its totals go on."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection, MIGRATIONS[:-1])
-    connection.execute("INSERT INTO runs (project, name, store) VALUES ('p', 'r', 's')")
     one = making.save()
-    seq = jobs.accept(connection, 1, one, [sized(5)], ())
+    run = jobs.run_of(connection, (one.run.project, one.run.name, one.run.store))
+    seq = jobs.accept(connection, run, one, [sized(5)], ())
     migrate(connection)
     assert seq is not None
     jobs.hold(connection, seq, "", "")
