@@ -273,6 +273,28 @@ async def test_a_failure_at_any_operation_makes_one_version_in_the_end(tmp_path:
     assert calls > 20
 
 
+async def test_a_version_is_recognized_after_others_came(host: Host, tmp_path: Path) -> None:
+    """A version whose creation was answered by nobody is found again, though others made versions since."""
+    other = Host(await Spools(tmp_path / "other").open(), tmp_path / "other", tmp_path / "store")
+    seq = await host.log(("a", b"ours"))
+    real = host.store.put
+
+    async def put(at: str, *arguments: Any) -> Any:
+        stat = await real(at, *arguments)
+        if at == keys.version_key("project", "cats", 0):
+            host.store.put = real  # type: ignore[method-assign]
+            await other.log(("a", b"theirs"))
+            await other.settle()
+            raise UnavailableError("unable: the answer was lost")
+        return stat
+
+    host.store.put = put  # type: ignore[method-assign, assignment]
+    await host.settle()
+    assert (await host.number(seq), sorted(manifests(tmp_path / "store"))) == (0, [0, 1])
+    assert alias(tmp_path / "store", "latest") == 1
+    await other.spool.aclose()
+
+
 async def test_a_retry_does_not_undo_what_others_did_since(host: Host) -> None:
     """An alias whose move was answered by nobody, and that somebody moved on, stays where they put it."""
     seq = await host.log(("a", b"1"), aliases=("best",))
