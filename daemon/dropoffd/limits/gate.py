@@ -12,14 +12,16 @@ import anyio
 
 from dropoffd.clock import Clock
 from dropoffd.limits.concurrency import Concurrency
+from dropoffd.limits.pace import Pace
 
 
 class Gate:
-    """At most `concurrency.limit` holders of a place."""
+    """At most `concurrency.limit` holders of a place, and no more than a pace has bytes for."""
 
-    def __init__(self, clock: Clock, concurrency: Concurrency) -> None:
+    def __init__(self, clock: Clock, concurrency: Concurrency, pace: Pace | None = None) -> None:
         self._clock = clock
         self._concurrency = concurrency
+        self._pace = pace
         self._holders = 0
         # Whose turn it is stands first.
         self._waiting: dict[Hashable, deque[anyio.Event]] = {}
@@ -27,7 +29,8 @@ class Gate:
     @property
     def limit(self) -> int:
         """How many may hold a place now."""
-        return self._concurrency.limit
+        limit = self._concurrency.limit
+        return limit if self._pace is None else int(min(limit, self._pace.streams))
 
     @property
     def holders(self) -> int:

@@ -9,6 +9,8 @@ Who waits is served in order of arrival. Nothing is charged before it may go, so
 nothing to give back. A pace within another (a store's within the daemon's) lets go what both let go, at one moment.
 """
 
+import math
+
 import anyio
 
 from dropoffd.clock import Clock
@@ -38,6 +40,12 @@ class Pace:
     def per_second(self) -> float | None:
         """The rate; None is unlimited."""
         return self._per_second
+
+    @property
+    def streams(self) -> float:
+        """How many may share it so that each gets a piece a second: a store cuts off who is silent for long."""
+        own = math.inf if self._per_second is None else max(1.0, self._per_second // self._piece)
+        return own if self._within is None else min(own, self._within.streams)
 
     @property
     def burst(self) -> float:

@@ -66,7 +66,7 @@ class Stores:
 
     def _held_back(self, inner: Store, pace: Pace) -> Store:
         start = min(_IN_FLIGHT_FIRST, self._in_flight_max)
-        gate = Gate(self._clock, Concurrency(1, self._in_flight_max, start))
+        gate = Gate(self._clock, Concurrency(1, self._in_flight_max, start), pace)
         return LimitedStore(inner, gate, Pace(self._clock, self._requests_per_second or None, 1), pace)
 
     async def aclose(self) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from daemon.virtual import VirtualClock, run_virtually
 from dropoffd.limits.concurrency import Concurrency
 from dropoffd.limits.gate import Gate
+from dropoffd.limits.pace import PIECE_BYTES, Pace
 
 pytestmark = pytest.mark.anyio
 
@@ -170,3 +171,13 @@ async def test_a_link_is_filled_by_parts_in_flight(clock: VirtualClock) -> None:
         assert sum(sent.values()) >= 0.9 * 10e6 * 200
         assert sent["one"] == pytest.approx(sent["two"], rel=0.1)
         group.cancel_scope.cancel()
+
+
+async def test_a_slow_pace_is_shared_by_few(clock: VirtualClock) -> None:
+    """Places are no more than the pace has pieces a second, and at least one; unlimited, they are the limit's."""
+    pace = Pace(clock, None, PIECE_BYTES, within=Pace(clock, None, PIECE_BYTES))
+    gate = Gate(clock, Concurrency(1, 16, 16), pace)
+    assert gate.limit == 16
+    for rate, places in ((10_000, 1), (3 * PIECE_BYTES, 3), (100 * PIECE_BYTES, 16), (None, 16)):
+        pace.set_rate(rate)
+        assert gate.limit == places
