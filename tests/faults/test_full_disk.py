@@ -95,7 +95,7 @@ def test_a_database_that_cannot_grow_refuses_and_recovers(
     """When rows find no space saves are refused, deliveries wait, the daemon lives, and all is delivered later."""
     daemon = make_daemon(retry_first_seconds=0.1).start()
     filler = small_spool / "filler"
-    filler.write_bytes(bytes(32 << 20))  # what the log holds must fit beside it again
+    filler.write_bytes(bytes(48 << 20))  # what the log holds must fit beside it again
     daemon.command("pause")
     run = daemon.run()
     wanted: dict[str, bytes] = {}

@@ -62,6 +62,8 @@ class Database:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._broken: Exception | None = None
         self._commits_in_log = 0
+        # How much was free when the log could last not be written back: with no more than that, it still cannot.
+        self._stuck_at: int | None = None
         self._turn = threading.Lock()
         self._prompt_from = 0.0
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -90,7 +92,9 @@ class Database:
     async def run_promptly(self, operation: Operation[T]) -> T:
         """Do as `run`, here and now if the disk is quick and nobody else waits for it."""
         began = time.monotonic()
-        if began < self._prompt_from or not self._requests.empty() or not self._turn.acquire(blocking=False):
+        # Only the thread writes the log back.
+        due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS
+        if due or began < self._prompt_from or not self._requests.empty() or not self._turn.acquire(blocking=False):
             return await self.run(operation)
         request = _Request(operation, self._loop.create_future())
         try:
@@ -155,6 +159,7 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         migrate(connection)
         return connection
 
@@ -174,12 +179,31 @@ class Database:
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """Write the log back, so that it is used from its beginning again."""
+        if self._stuck_at is not None and self._free_bytes() <= self._stuck_at:
+            return
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
-            self._failure(error)  # a full disk may have space later; of any other trouble the next commit tells
+            # A full disk may have space later; of any other trouble the next commit tells.
+            self._failure(error)
+            self._stuck_at = self._free_bytes()
         else:
             self._commits_in_log = 0
+            self._stuck_at = None
+
+    def _free_bytes(self) -> int:
+        found = os.statvfs(os.path.dirname(self._path))
+        return found.f_bavail * found.f_frsize
+
+    def _log_is_full(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether the log cannot be written back and has outgrown its blocks.
+
+        More of it would take the very space that writing it back needs, and the spool would never recover.
+        """
+        if self._stuck_at is None:
+            return False
+        self._checkpoint(connection)
+        return self._stuck_at is not None and os.stat(self._path + "-wal").st_size > LOG_BYTES
 
     def _prepare_log(self) -> None:
         """Make an empty log of written blocks; SQLite finds no header in it and begins at its start."""
@@ -198,6 +222,10 @@ class Database:
             os.close(fd)
 
     def _serve(self, connection: sqlite3.Connection, group: list[_Request]) -> None:
+        if self._log_is_full(connection):
+            for request in group:
+                self._ask(connection, request)
+            return
         failure = self._tried(connection, group)
         if isinstance(failure, SpoolFullError):
             # A log that is full may be on a disk that has space again: written back, it needs no more. And what
@@ -208,6 +236,15 @@ class Database:
         elif failure:
             for request in group:
                 request.error = failure
+
+    def _ask(self, connection: sqlite3.Connection, request: _Request) -> None:
+        """Serve what changes nothing, and refuse anything else."""
+        before = connection.total_changes
+        connection.execute("BEGIN")
+        _succeeds(connection, request)
+        if connection.total_changes != before:
+            request.error = request.error or _full()
+        connection.execute("ROLLBACK")
 
     def _tried(self, connection: sqlite3.Connection, group: list[_Request]) -> Exception | None:
         """Apply and commit a group; return what failed for all of it."""
@@ -242,16 +279,19 @@ class Database:
 
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            return SpoolFullError(
-                "unable to write the spool: its disk is full",
-                hint="free space on the disk of the state directory",
-            )
+            return _full()
         if self._broken is None:
             self._broken = SpoolBrokenError(
                 f"unable to write the spool {self._path}: {error}",
                 hint="check the disk, then restart the daemon",
             )
         return self._broken
+
+
+def _full() -> SpoolFullError:
+    return SpoolFullError(
+        "unable to write the spool: its disk is full", hint="free space on the disk of the state directory"
+    )
 
 
 def _succeeds(connection: sqlite3.Connection, request: _Request) -> bool:

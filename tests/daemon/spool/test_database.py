@@ -13,7 +13,7 @@ from daemon.making import Spools, inline, save, sha256
 from dropoff.errors import SpoolFullError, UsageError
 from dropoffd.errors import Exit, StartError
 from dropoffd.spool import schema
-from dropoffd.spool.database import GROUP_MAX, Database
+from dropoffd.spool.database import CHECKPOINT_BUSY_COMMITS, GROUP_MAX, LOG_BYTES, Database
 from dropoffd.spool.schema import MIGRATIONS, migrate
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +71,16 @@ async def test_what_needs_no_space_is_done_on_a_full_disk(tmp_path: Path) -> Non
     with pytest.raises(SpoolFullError):
         await large
     assert await question == set()
+    await database.aclose()
+
+
+async def test_prompt_commits_do_not_let_the_log_grow(tmp_path: Path) -> None:
+    """However many commits are made on the loop's own thread alone, the log stays within its blocks."""
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    for number in range(4 * CHECKPOINT_BUSY_COMMITS):
+        await database.run_promptly(partial(insert, f"{number}".ljust(60_000)))
+    assert (tmp_path / "spool.db-wal").stat().st_size == LOG_BYTES
     await database.aclose()
 
 
