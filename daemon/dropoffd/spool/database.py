@@ -39,7 +39,8 @@ LOG_BYTES = 32 << 20
 # A commit on the event loop's own thread spares two changes of thread, a third of a save's time. It is done
 # while the loop has nothing else to do and for as long as the disk answers as quickly as this.
 PROMPT_SECONDS = 0.005
-PROMPT_AGAIN_SECONDS = 5.0
+# After a slow one it is left off for a while, longer each time in a row: every disk hesitates now and then.
+PROMPT_AGAIN_SECONDS, PROMPT_AGAIN_MOST_SECONDS = 0.1, 5.0
 
 
 class _Request:
@@ -66,6 +67,7 @@ class Database:
         self._stuck_at: int | None = None
         self._turn = threading.Lock()
         self._prompt_from = 0.0
+        self._prompt_pause = PROMPT_AGAIN_SECONDS
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
     async def open(self) -> None:
@@ -102,8 +104,11 @@ class Database:
         finally:
             self._turn.release()
         ended = time.monotonic()
-        if ended - began > PROMPT_SECONDS:
-            self._prompt_from = ended + PROMPT_AGAIN_SECONDS
+        if ended - began <= PROMPT_SECONDS:
+            self._prompt_pause = PROMPT_AGAIN_SECONDS
+        else:
+            self._prompt_from = ended + self._prompt_pause
+            self._prompt_pause = min(2 * self._prompt_pause, PROMPT_AGAIN_MOST_SECONDS)
         _tell([request])
         result: T = request.future.result()
         return result
