@@ -32,7 +32,8 @@ from dropoffd.stores.http import Answer
 from dropoffd.stores.s3 import answers, checksums
 from dropoffd.stores.s3.checksums import Algorithm
 from dropoffd.stores.s3.client import Client
-from dropoffd.stores.s3.headers import SHA256, condition, metadata
+from dropoffd.stores.s3.conditions import condition, look_first
+from dropoffd.stores.s3.headers import SHA256, metadata
 from dropoffd.stores.s3.multipart import S3Multipart
 from dropoffd.stores.s3.probe import Capabilities, probe
 from dropoffd.stores.s3.sign import UNSIGNED
@@ -96,7 +97,7 @@ class S3Store:
             replaces_atomically=found.replaces,
             verifies=found.verifies if found.verifies not in {Algorithm.ETAG, Algorithm.READING} else "",
         )
-        self.multipart = S3Multipart(self._client, found, self.stat, self._read_back)
+        self.multipart = S3Multipart(self._client, found, self.limits, self.stat, self._read_back)
         self.capabilities = found
 
     @property
@@ -145,19 +146,10 @@ class S3Store:
         return sums.checksum
 
     async def _look_first(self, key: str, mode: Mode) -> None:
-        """Look before the request where the store honours no condition: enough for one writer, as `doctor` warns."""
         create = isinstance(mode, Create) and not self._can.creates
         replace = isinstance(mode, Replace) and not self._can.replaces
-        if not create and not replace:
-            return
-        try:
-            etag = (await self.stat(key)).etag
-        except NotFoundError:
-            etag = ""
-        if create and etag:
-            raise AlreadyExistsError(f"unable to create {key}: it exists")
-        if isinstance(mode, Replace) and etag != mode.etag:
-            raise PreconditionFailedError(f"unable to replace {key}: it changed")
+        if create or replace:
+            await look_first(self.stat, key, mode)
 
     async def _confirmed(self, key: str, body: Body, small: bytes | None, answer: Answer) -> Stat:
         etag = answers.etag(answer)
@@ -222,11 +214,13 @@ class S3Store:
             )
             page = answers.parsed(answer.data)
             for item in answers.children(page, "Contents"):
-                yield Stat(
-                    key=answers.raw_text(item, "Key").removeprefix(root),
-                    size_bytes=answers.number(item, "Size"),
-                    etag=answers.text(item, "ETag").strip('"'),
-                )
+                key = answers.raw_text(item, "Key")
+                if key.startswith(root + prefix):
+                    yield Stat(
+                        key=key.removeprefix(root),
+                        size_bytes=answers.number(item, "Size"),
+                        etag=answers.text(item, "ETag").strip('"'),
+                    )
             token = answers.text(page, "NextContinuationToken")
             if answers.text(page, "IsTruncated") != "true" or not token:
                 return
