@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 PARTS_AT_ONCE = 64
 # A store that ends uploads as often as they are begun is asked again later, and not with all parts once more at once.
 _LOSSES_MOST = 2
+_CORRUPT_TRIES = 3
 
 
 class Facts(Protocol):
@@ -124,11 +125,20 @@ class PartsUpload:
             raise failures[0]
 
     async def _send_one(self, number: int, body: Body, progress: Progress) -> None:
-        part = await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
+        part = await self._sent(number, body, progress)
         # A confirmed part must not be sent again because another one failed just now.
         with anyio.CancelScope(shield=True):
             await self._facts.part_stored(*self._id, part)
         self._parts[number] = part
+
+    async def _sent(self, number: int, body: Body, progress: Progress) -> Part:
+        """Store a part, once more if it arrived as something else: a wire's mistake must not cost the other parts."""
+        for _ in range(_CORRUPT_TRIES - 1):
+            try:
+                return await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
+            except CorruptError as error:
+                _log.warning("part is sent again key=%s part=%d cause=%s", self.key, number, error.message)
+        return await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
 
     async def finish(self, mode: Mode) -> Stat:
         """Have the store make the object; raises CorruptError if the parts are not the content that was digested."""
