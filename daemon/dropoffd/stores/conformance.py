@@ -183,6 +183,16 @@ async def progress_adds_up_to_the_size(store: Store) -> None:
 
 
 @check
+async def contents_may_look_like_answers(store: Store) -> None:
+    """An object that reads like a store's error message is given back as it is."""
+    key = f"{somewhere()}/object"
+    data = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
+    await put(store, key, data)
+    assert await store.get(key) == data
+    assert await store.get(key, 21) == data[21:]
+
+
+@check
 async def ranges_can_be_read(store: Store) -> None:
     """Any part of an object can be read, and nothing beyond its end."""
     key = f"{somewhere()}/object"

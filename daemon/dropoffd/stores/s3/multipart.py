@@ -5,9 +5,10 @@ together, and only if the store agrees on the checksum of the whole, where it ca
 was lost is settled by looking at the object.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Protocol
 
 import anyio.to_thread
 
@@ -32,10 +33,11 @@ from dropoffd.stores.base import (
     Upload,
     check_key,
 )
+from dropoffd.stores.http import Answer
 from dropoffd.stores.s3 import answers, checksums, uploads
 from dropoffd.stores.s3.checksums import Algorithm, Sums
 from dropoffd.stores.s3.client import Client
-from dropoffd.stores.s3.conditions import Look, condition, look_first
+from dropoffd.stores.s3.conditions import condition, look_first
 from dropoffd.stores.s3.headers import metadata
 from dropoffd.stores.s3.probe import Capabilities
 from dropoffd.stores.s3.sign import UNSIGNED
@@ -43,23 +45,39 @@ from dropoffd.stores.s3.sign import UNSIGNED
 # Putting many parts together takes AWS up to minutes, during which it sends blanks.
 _FINISH_SECONDS = 600.0
 
-ReadBack = Callable[[str, int, str], Awaitable[None]]
+
+class Objects(Protocol):
+    """What uploads have to know of the objects that they become."""
+
+    async def stat(self, key: str) -> Stat:
+        """Return what is under `key`; raises NotFoundError."""
+
+    async def head(self, key: str) -> Stat:
+        """Return what the store says of it."""
+
+    async def delete(self, key: str) -> None:
+        """Remove it."""
+
+    async def read_back(self, key: str, size: int, sha256: str) -> None:
+        """Raise CorruptError, and remove the object, if it is not what it should be."""
 
 
 class S3Multipart:
-    """Uploads to one bucket; `look` is the store's `stat`, `read_back` compares where the store verifies nothing."""
+    """Uploads to one bucket."""
 
-    def __init__(self, client: Client, can: Capabilities, limits: Limits, look: Look, read_back: ReadBack) -> None:
+    def __init__(self, client: Client, can: Capabilities, limits: Limits, objects: Objects) -> None:
         self._client = client
         self._can = can
         self._limits = limits
-        self._look = look
-        self._read_back = read_back
+        self._objects = objects
 
     async def begin(self, key: str, sha256: str) -> str:
         """Begin an upload and return its id."""
         check_key(key, self._limits)
-        return await uploads.begin(self._client, key, metadata(key, sha256), self._can.verifies)
+        # A whole object's checksum needs none of its parts; any other has to come with each of them.
+        whole = self._can.verifies is Algorithm.CRC64NVME
+        algorithm = Algorithm.CRC64NVME if whole else self._algorithm()
+        return await uploads.begin(self._client, key, metadata(key, sha256), algorithm)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body, progress: Progress) -> Part:
         """Store part `number`."""
@@ -76,6 +94,7 @@ class S3Multipart:
                 sums.checksum if algorithm is Algorithm.SHA256 else UNSIGNED,
                 progress,
             )
+        checksums.confirm(f"put part {number} of {key}", answer, sums.crc64nvme)
         etag = answers.etag(answer)
         if algorithm is Algorithm.ETAG and etag != sums.checksum:
             raise CorruptError(f"unable to put part {number} of {key}: its etag is {etag}, not {sums.checksum}")
@@ -119,15 +138,26 @@ class S3Multipart:
         size = sum(part.size_bytes for part in parts)
         try:
             await self._look_first(key, mode)
-            await self._complete(key, upload, parts, size, mode)
+            answer = await self._complete(key, upload, parts, size, mode)
         except (AlreadyExistsError, PreconditionFailedError, NoSuchUploadError, UnavailableError) as error:
             found = await self._done_before(key, upload, size, sha256, error)
             if found is None:
                 raise
             return found
+        return await self._confirmed(key, size, parts, sha256, answer)
+
+    async def _confirmed(self, key: str, size: int, parts: Sequence[Part], sha256: str, answer: Answer) -> Stat:
+        try:
+            checksums.confirm(f"finish {key}", answer, _whole(parts))
+        except CorruptError:
+            await self._objects.delete(key)
+            raise
         if self._can.verifies is Algorithm.READING:
-            await self._read_back(key, size, sha256)
-        found = await self._look(key)
+            await self._objects.read_back(key, size, sha256)
+        try:
+            found = await self._objects.head(key)
+        except NotFoundError as error:
+            raise UnavailableError(f"unable to finish {key}: the store said that it did, and has none") from error
         if found.size_bytes != size:
             raise CorruptError(f"unable to finish {key}: the store has {found.size_bytes} of {size} bytes")
         return found
@@ -135,7 +165,7 @@ class S3Multipart:
     async def _look_first(self, key: str, mode: Mode) -> None:
         # Whether a store honours If-Match here nobody tried: moto ignores it.
         if isinstance(mode, Replace) or not self._creates:
-            await look_first(self._look, key, mode)
+            await look_first(self._objects.head, key, mode)
 
     @property
     def _creates(self) -> bool:
@@ -151,7 +181,7 @@ class S3Multipart:
             return None
         gone = await self._gone(key, upload) if isinstance(error, UnavailableError) else None
         try:
-            found = await self._look(key)
+            found = await self._objects.stat(key)
         except StoreError:  # what brought us here is told instead
             found = None
         if found is None or (found.size_bytes, found.sha256) != (size, sha256):
@@ -170,12 +200,12 @@ class S3Multipart:
             return None
         return None
 
-    async def _complete(self, key: str, upload: str, parts: Sequence[Part], size: int, mode: Mode) -> None:
+    async def _complete(self, key: str, upload: str, parts: Sequence[Part], size: int, mode: Mode) -> Answer:
         headers = condition(mode, self._can) if self._can.finishes_conditionally else {}
         verifies = self._can.verifies
         if verifies is Algorithm.CRC64NVME:
             headers |= {
-                "x-amz-checksum-crc64nvme": crc.combined((part.crc64nvme, part.size_bytes) for part in parts),
+                "x-amz-checksum-crc64nvme": _whole(parts),
                 "x-amz-checksum-type": "FULL_OBJECT",
                 "x-amz-mp-object-size": str(size),
             }
@@ -185,7 +215,7 @@ class S3Multipart:
         )
         try:
             with _known_upload():
-                await self._client.call(
+                return await self._client.call(
                     f"finish {key}", "POST", key, (("uploadId", upload),), headers, *uploads.signed(body),
                     answer_seconds=_FINISH_SECONDS,
                 )  # fmt: skip
@@ -220,6 +250,10 @@ class S3Multipart:
             ]
             if answers.text(page, "IsTruncated") != "true" or not markers[0][1]:
                 return
+
+
+def _whole(parts: Sequence[Part]) -> str:
+    return crc.combined((part.crc64nvme, part.size_bytes) for part in parts)
 
 
 @contextmanager
