@@ -15,7 +15,7 @@ from dropoffd.stores.conformance import CHECKS, Check
 from dropoffd.stores.conformance_parts import CHECKS_OF_PARTS
 from dropoffd.stores.limited import LimitedStore
 from dropoffd.stores.retry import RetryingStore
-from support.fault_server.behaviour import Behaviour
+from support.fault_server.behaviour import Behaviour, Verified
 from support.fault_server.server import FaultServer
 from support.servers.fixtures import STARTERS, StartServer
 from support.servers.server import new_bucket
@@ -45,9 +45,11 @@ LACKS = {
     ),
 }
 
-# Beside those that others wrote, the fault server: as AWS, with short pages; and as a store that does the least.
+# Beside those that others wrote, the fault server: as AWS, with short pages; as one whose checksums are those of the
+# parts' checksums; and as one that does the least.
 PLAYED = {
     "aws": Behaviour(page_items=2),
+    "composite": Behaviour(verifies=frozenset({Verified.CRC32C, Verified.PAYLOAD})),
     "careless": Behaviour(
         verifies=frozenset(),
         signatures=False,
@@ -70,7 +72,14 @@ def wrapped(store: Store) -> Store:
 SHAPES: dict[str, tuple[str, Callable[[Store], Store]]] = {
     "bare": ("", lambda store: store),
     "wrapped": ("team a&b/models+1", wrapped),
+    "unshielded": ("", lambda store: store),
 }
+# The wrappers are the same for all; what is sent over a plain network differs by what the store verifies.
+STORES = [
+    *((server, "bare") for server in (*STARTERS, *PLAYED)),
+    *((server, "wrapped") for server in ("rgw", "aws")),
+    *((server, "unshielded") for server in PLAYED),
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,32 +88,36 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module", params=(*STARTERS, *PLAYED))
-def server(request: pytest.FixtureRequest) -> str:
-    """Return the name of each server in turn."""
-    return str(request.param)
+@pytest.fixture(scope="module", params=STORES, ids="-".join)
+def named(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Return the names of a server and a shape, each pair in turn."""
+    found: tuple[str, str] = request.param
+    return found
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module")
 async def store(
-    request: pytest.FixtureRequest, server: str, start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
+    named: tuple[str, str], start_server: StartServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Store]:
-    """Return the store in a bucket of its own there, bare and wrapped."""
-    prefix, shaped = SHAPES[request.param]
+    """Return the store in a bucket of its own there."""
+    server, shape = named
+    prefix, shaped = SHAPES[shape]
     with ExitStack() as stack:
         if server in STARTERS:
             address = new_bucket(start_server(server).address)
         else:
             played = FaultServer(tmp_path_factory.mktemp(server), PLAYED[server])
             address = stack.enter_context(played).address
+        if shape == "unshielded":  # an address that leads here, too, and does not look like it
+            address = msgspec.structs.replace(address, endpoint=address.endpoint.replace("127.0.0.1", "0.0.0.0"))
         async with s3_store(address, prefix) as bare:
             yield shaped(bare)
 
 
 @pytest.mark.parametrize("check", CHECKS + CHECKS_OF_PARTS, ids=lambda check: check.__name__)
-async def test_conforms(request: pytest.FixtureRequest, server: str, store: Store, check: Check) -> None:
+async def test_conforms(request: pytest.FixtureRequest, named: tuple[str, str], store: Store, check: Check) -> None:
     """The store is what the interface says in this respect, or its server is known to lack that."""
-    lack = LACKS.get((server, check.__name__))
+    lack = LACKS.get((named[0], check.__name__))
     if lack is not None:
         request.applymarker(pytest.mark.xfail(reason=lack.reason, raises=lack.raises, strict=True))
     await check(store)
