@@ -9,8 +9,6 @@ import secrets
 import time
 from collections.abc import Sequence
 
-import anyio
-
 from dropoff.errors import UnstableSourceError
 from dropoffd import crc
 from dropoffd.stores.base import (
@@ -32,7 +30,19 @@ from dropoffd.stores.base import (
     Store,
     ignore_progress,
 )
-from dropoffd.stores.conformance import Check, Failing, Short, absent, expect, keys, put, sha256, somewhere
+from dropoffd.stores.conformance import (
+    Check,
+    Failing,
+    Halting,
+    Short,
+    absent,
+    cancel_at_half,
+    expect,
+    keys,
+    put,
+    sha256,
+    somewhere,
+)
 
 CHECKS_OF_PARTS: list[Check] = []
 
@@ -365,19 +375,11 @@ async def a_part_that_fails_stops_nothing(store: Store) -> None:
 
 @check
 async def a_cancelled_part_stops_nothing(store: Store) -> None:
-    """A part that is cancelled after its first bytes ends, and the upload goes on with another try of it."""
+    """A part that is cancelled after half of its bytes ends, and the upload goes on with another try of it."""
     sending = await begun(store)
-    loop = asyncio.get_running_loop()
-    began = asyncio.Event()
-
-    def progress(_: int) -> None:
-        loop.call_soon_threadsafe(began.set)
-
-    async with anyio.create_task_group() as group:
-        body = Bytes(sending.pieces[0], "")
-        group.start_soon(sending.multipart.put_part, sending.key, sending.upload, 1, body, progress)
-        await began.wait()
-        group.cancel_scope.cancel()
+    halting = Halting(sending.pieces[0], "")
+    put_part = sending.multipart.put_part(sending.key, sending.upload, 1, halting, halting.progress)
+    await cancel_at_half(halting, put_part)
     await sending.finish(await sending.parts())
     assert await store.get(sending.key) == sending.data
 
