@@ -16,7 +16,7 @@ from support.servers.address import Address
 
 
 class Static:
-    """Credentials that stay as they are; `asked` counts how often others were wanted."""
+    """Credentials that stay as they are; `refreshed` counts how often others were wanted."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
