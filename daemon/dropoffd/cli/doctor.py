@@ -30,6 +30,7 @@ from dropoffd.stores.base import (
     ignore_progress,
 )
 from dropoffd.stores.conformance import CHECKS, Check, body
+from dropoffd.stores.conformance_parts import CHECKS_OF_PARTS
 from dropoffd.stores.registry import provider
 from dropoffd.stores.retry import RetryingStore
 
@@ -78,7 +79,8 @@ async def examine(url: str, tell: Tell) -> Examination:
             missing = [name async for name in _missing(store)]
             for name in missing:
                 tell(f"MISSING permission {name}")
-            findings = [] if missing else [await _checked(store, check, tell) for check in CHECKS]
+            checks = [*CHECKS, *(CHECKS_OF_PARTS if store.multipart is not None else [])]
+            findings = [] if missing else [await _checked(store, check, tell) for check in checks]
             latency, speed = await _latency_seconds(store), await _bytes_per_second(store)
             tell(f"a look takes {latency * 1000:.0f} ms; sending goes at {speed / 2**20:.0f} MiB/s, one at a time")
             leftovers = await _unfinished(whole)

@@ -128,6 +128,10 @@ class Body(Protocol):
     def sha256(self) -> str:
         """Their digest, in hex; empty for a part."""
 
+    @property
+    def crc64nvme(self) -> str:
+        """Their CRC-64/NVME as S3 writes it; empty where it was not computed."""
+
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`; may block, so only in threads.
 
@@ -240,6 +244,7 @@ class Bytes:
         self._data = data
         self.size_bytes = len(data)
         self.sha256 = sha256
+        self.crc64nvme = ""
 
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
@@ -263,6 +268,7 @@ class Span:
         self._start = start
         self.size_bytes = size
         self.sha256 = ""
+        self.crc64nvme = ""
         self.admit = whole.admit
 
     def read(self, size: int, offset: int) -> bytes:

@@ -9,6 +9,7 @@ server and every wrapper that we have.
 import asyncio
 import hashlib
 import secrets
+import threading
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -70,6 +71,45 @@ class Short(OnDisk):
     def read(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes, none beyond half of all."""
         return super().read(max(0, min(size, self.size_bytes // 2 - offset)), offset)
+
+
+class Halting(OnDisk):
+    """A body whose reading stands still at its half, once it is being sent, until it is let go."""
+
+    def __init__(self, data: bytes, sha256: str) -> None:
+        super().__init__(data, sha256)
+        self.halted = asyncio.Event()
+        self._sent = False
+        self._loop = asyncio.get_running_loop()
+        self._go = threading.Event()
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes, in small pieces, at the half when it may go on."""
+        if self._sent and offset >= self.size_bytes // 2:
+            self._loop.call_soon_threadsafe(self.halted.set)
+            self._go.wait()
+        return super().read(min(size, 64 << 10), offset)
+
+    def progress(self, _: int) -> None:
+        """Take note that it is being sent."""
+        self._sent = True
+
+    def let_go(self) -> None:
+        """Let the reading go on."""
+        self._go.set()
+
+
+async def cancel_at_half(halting: Halting, attempt: Awaitable[object]) -> None:
+    """Await the sending of a body until half of it is sent, and cancel that."""
+
+    async def send() -> None:
+        await attempt
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(send)
+        await halting.halted.wait()
+        group.cancel_scope.cancel()
+        halting.let_go()
 
 
 def body(data: bytes) -> Bytes:
@@ -180,6 +220,16 @@ async def progress_adds_up_to_the_size(store: Store) -> None:
     await store.put(key, body(data), Create(), pieces.append)
     assert sum(pieces) == len(data)
     assert min(pieces) > 0
+
+
+@check
+async def contents_may_look_like_answers(store: Store) -> None:
+    """An object that reads like a store's error message is given back as it is."""
+    key = f"{somewhere()}/object"
+    data = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
+    await put(store, key, data)
+    assert await store.get(key) == data
+    assert await store.get(key, 21) == data[21:]
 
 
 @check
@@ -440,19 +490,11 @@ async def a_body_that_fails_leaves_nothing(store: Store) -> None:
 
 @check
 async def a_cancelled_put_leaves_nothing(store: Store) -> None:
-    """A put that is cancelled after its first bytes ends, and nothing appears under the key."""
+    """A put that is cancelled after half of its bytes ends, and nothing appears under the key."""
     prefix = somewhere()
-    loop = asyncio.get_running_loop()
-    began = asyncio.Event()
-    data = secrets.token_bytes(1 << 20) * (min(2 * LARGE_BYTES, store.limits.single_max_bytes) >> 20)
-
-    def progress(_: int) -> None:
-        loop.call_soon_threadsafe(began.set)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(store.put, f"{prefix}/object", body(data), Create(), progress)
-        await began.wait()
-        group.cancel_scope.cancel()
+    data = secrets.token_bytes(3 << 20)
+    halting = Halting(data, sha256(data))
+    await cancel_at_half(halting, store.put(f"{prefix}/object", halting, Create(), halting.progress))
     await absent(store, prefix)
 
 

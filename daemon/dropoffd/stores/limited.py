@@ -144,6 +144,7 @@ class _Paced:
     def __init__(self, body: Body, pace: Pace) -> None:
         self.size_bytes = body.size_bytes
         self.sha256 = body.sha256
+        self.crc64nvme = body.crc64nvme
         self.read = body.read
         self.read_cached = body.read_cached
         self.admit = pace.take

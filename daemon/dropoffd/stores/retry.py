@@ -27,6 +27,7 @@ from dropoffd.stores.base import (
     UnreachableError,
     Upload,
 )
+from dropoffd.stores.leftovers import end_nameless
 
 T = TypeVar("T")
 
@@ -152,8 +153,17 @@ class RetryingMultipart:
         self._patiently = patiently
 
     async def begin(self, key: str, sha256: str) -> str:
-        """Begin an upload; one whose answer was lost is a leftover that `doctor` finds."""
-        return await self._patiently(lambda: self._inner.begin(key, sha256))
+        """Begin an upload; one that was begun although the answer was lost is ended before the next try."""
+        tries = 0
+
+        async def once() -> str:
+            nonlocal tries
+            tries += 1
+            if tries > 1:
+                await end_nameless(self._inner, key)
+            return await self._inner.begin(key, sha256)
+
+        return await self._patiently(once)
 
     async def put_part(self, key: str, upload: str, number: int, body: Body, progress: Progress) -> Part:
         """Store a part; a second try replaces the first."""

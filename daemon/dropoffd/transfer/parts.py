@@ -23,13 +23,18 @@ from dropoffd.stores.base import (
     Span,
     Stat,
     Store,
+    UnavailableError,
 )
+from dropoffd.stores.leftovers import end_nameless
 from dropoffd.transfer.plan import part_bytes, spans
 
 _log = logging.getLogger(__name__)
 
 # How many parts of one object may be under way; how many really are is for the store's limits.
 PARTS_AT_ONCE = 64
+# A store that ends uploads as often as they are begun is asked again later, and not with all parts once more at once.
+_LOSSES_MOST = 2
+_CORRUPT_TRIES = 3
 
 
 class Facts(Protocol):
@@ -65,6 +70,7 @@ class PartsUpload:
         self.key = key
         self._upload = UploadBegun(store=store.url, key=key, part_bytes=0)
         self._parts: dict[int, Part] = {}
+        self._losses = 0
 
     async def begin(self, progress: Progress) -> None:
         """Go on with the upload that rows tell of, or begin one.
@@ -76,7 +82,7 @@ class PartsUpload:
             if known.upload and await self._go_on(known, progress):
                 return
             if not known.upload:
-                await self._end_nameless()
+                await end_nameless(self._multipart, self.key)
         size = part_bytes(self._held.content.size_bytes, self._store.limits)
         intended = UploadBegun(store=self._store.url, key=self.key, part_bytes=size)
         await self._facts.upload_begun(*self._id, intended)
@@ -99,21 +105,6 @@ class PartsUpload:
         _log.info("upload goes on key=%s parts=%d", self.key, len(self._parts))
         return True
 
-    async def _end_nameless(self) -> None:
-        """End what was begun when the daemon died before it learnt the id: uploads of this very key without a part.
-
-        Another host may just have begun one of the same content; it would only begin anew.
-        """
-        async for found in self._multipart.uploads(self.key):
-            if found.key == self.key and not await self._parts_of(found.upload):
-                await self._multipart.abandon(self.key, found.upload)
-
-    async def _parts_of(self, upload: str) -> list[Part]:
-        try:
-            return await self._multipart.parts(self.key, upload)
-        except NoSuchUploadError:
-            return []
-
     async def send(self, body: Body, progress: Progress) -> None:
         """Send the parts that the store does not have; raises what the first part that failed raised."""
         missing = (span for span in spans(body.size_bytes, self._upload.part_bytes) if span[0] not in self._parts)
@@ -134,11 +125,20 @@ class PartsUpload:
             raise failures[0]
 
     async def _send_one(self, number: int, body: Body, progress: Progress) -> None:
-        part = await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
+        part = await self._sent(number, body, progress)
         # A confirmed part must not be sent again because another one failed just now.
         with anyio.CancelScope(shield=True):
             await self._facts.part_stored(*self._id, part)
         self._parts[number] = part
+
+    async def _sent(self, number: int, body: Body, progress: Progress) -> Part:
+        """Store a part, once more if it arrived as something else: a wire's mistake must not cost the other parts."""
+        for _ in range(_CORRUPT_TRIES - 1):
+            try:
+                return await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
+            except CorruptError as error:
+                _log.warning("part is sent again key=%s part=%d cause=%s", self.key, number, error.message)
+        return await self._multipart.put_part(self.key, self._upload.upload, number, body, progress)
 
     async def finish(self, mode: Mode) -> Stat:
         """Have the store make the object; raises CorruptError if the parts are not the content that was digested."""
@@ -151,9 +151,12 @@ class PartsUpload:
     async def give_up(self) -> None:
         """End the upload at the store and forget it."""
         await self._multipart.abandon(self.key, self._upload.upload)
-        await self.lost()
-
-    async def lost(self) -> None:
-        """Forget the upload: the store does not know it any more."""
         await self._facts.forget_upload(*self._id)
         self._parts = {}
+
+    async def lost(self) -> None:
+        """Forget the upload, of which the store lost parts, or all. Raises UnavailableError if that goes on."""
+        await self.give_up()
+        self._losses += 1
+        if self._losses >= _LOSSES_MOST:
+            raise UnavailableError(f"unable to put {self.key}: the store lost {self._losses} uploads of it")

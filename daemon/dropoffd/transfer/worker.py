@@ -56,11 +56,12 @@ Open = Callable[[str, int, Content], Source]
 
 
 class _Body:
-    """A source whose digest is known."""
+    """A source whose digests are known."""
 
-    def __init__(self, source: Source, sha256: str) -> None:
+    def __init__(self, source: Source, held: Held) -> None:
         self.size_bytes = source.size_bytes
-        self.sha256 = sha256
+        self.sha256 = held.sha256
+        self.crc64nvme = held.crc64nvme
         self.read = source.read
         self.read_cached = source.read_cached
 
@@ -128,7 +129,7 @@ class Worker:
             source = self._open(job.id, job.seq, held.content)
             try:
                 if step is Step.SEND:
-                    await upload.send(_Body(source, held.sha256), progress)
+                    await upload.send(_Body(source, held), progress)
                     return Fact.SENT
                 # What a writer changed meanwhile must not become an object.
                 await anyio.to_thread.run_sync(source.check)
@@ -173,7 +174,7 @@ class Worker:
         key = self._catalogue.key(job, held)
         source = self._open(job.id, job.seq, held.content)
         try:
-            found = await store.put(key, _Body(source, held.sha256), mode, progress)
+            found = await store.put(key, _Body(source, held), mode, progress)
         except AlreadyExistsError:  # another job with the same content was faster
             found = await store.stat(key)
         except CorruptError:

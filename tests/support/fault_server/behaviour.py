@@ -23,6 +23,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     signatures: bool = True
     put_conditions: bool = True
     complete_conditions: bool = True
+    etags_are_md5: bool = True  # not so where the store encrypts with keys of its own
     unknown_upload_is_500: bool = False  # what Ceph's gateway answers to Complete
     part_min_bytes: int = 5 << 20
     page_items: int = 1000

@@ -17,7 +17,7 @@ from support.fault_server.behaviour import Behaviour, Verified
 from support.fault_server.bucket import Bucket, Object, Part, Piece, Upload, now
 from support.fault_server.calls import Call
 from support.fault_server.errors import S3Error, no_such_upload
-from support.fault_server.integrity import CHECKSUM_HEADERS, COMPOSITE, FULL_OBJECT, Intake, composite, of_pieces
+from support.fault_server.integrity import CHECKSUM_HEADERS, COMPOSITE, FULL_OBJECT, composite, of_pieces
 from support.fault_server.objects import check_condition, kept_headers
 
 # AWS makes a whole object's checksum only of those that can be combined; of the others it hashes the hashes.
@@ -95,10 +95,10 @@ def check_part(upload: Upload, call: Call, behaviour: Behaviour) -> None:
             raise S3Error(400, "InvalidRequest", message)
 
 
-def part(bucket: Bucket, call: Call, piece: Piece, intake: Intake) -> Answer:
+def part(bucket: Bucket, call: Call, piece: Piece, etag: str, checksum: str) -> Answer:
     """Keep a part, in place of any other of its number."""
     upload = of(bucket, call)
-    kept = Part(number=call.part, piece=piece, etag=intake.md5, checksum=intake.checksum, modified=now())
+    kept = Part(number=call.part, piece=piece, etag=etag, checksum=checksum, modified=now())
     upload.parts[kept.number] = kept
     headers = {"etag": answers.quoted(kept.etag)}
     if upload.algorithm:

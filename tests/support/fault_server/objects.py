@@ -15,7 +15,7 @@ from support.fault_server.errors import (
     not_implemented,
     precondition_failed,
 )
-from support.fault_server.integrity import CHECKSUM_HEADERS, FULL_OBJECT, Intake
+from support.fault_server.integrity import CHECKSUM_HEADERS, FULL_OBJECT
 
 _KEPT = ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -41,22 +41,24 @@ def check_condition(call: Call, present: Object | None) -> None:
             raise precondition_failed("If-Match")
 
 
-def put(
-    bucket: Bucket, call: Call, behaviour: Behaviour, piece: Piece, intake: Intake, kept: Verified | None
-) -> Answer:
-    """Store what came in, if its condition holds now."""
-    if behaviour.put_conditions:
-        check_condition(call, bucket.objects.get(call.key))
-    stored = Object(
+def new(call: Call, piece: Piece, etag: str, checksum: str, kept: Verified | None) -> Object:
+    """Return what came in as an object; `kept` is the algorithm of its checksum."""
+    return Object(
         key=call.key,
         pieces=(piece,),
-        etag=intake.md5,
+        etag=etag,
         headers=kept_headers(call),
         algorithm=kept,
-        checksum=intake.checksum,
+        checksum=checksum,
         checksum_type=FULL_OBJECT if kept else "",
         modified=now(),
     )
+
+
+def put(bucket: Bucket, call: Call, behaviour: Behaviour, stored: Object) -> Answer:
+    """Store what came in, if its condition holds now."""
+    if behaviour.put_conditions:
+        check_condition(call, bucket.objects.get(call.key))
     bucket.objects[call.key] = stored
     return Answer(headers={"etag": answers.quoted(stored.etag)} | checksum_headers(stored))
 

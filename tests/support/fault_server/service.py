@@ -69,9 +69,11 @@ class Service:
             kept = upload.algorithm
         intake = Intake(call.headers, self.behaviour.verifies, kept)
         piece = await self._taken_in(exchange, intake)
+        etag = intake.md5 if self.behaviour.etags_are_md5 else secrets.token_hex(16)
         if call.operation is Operation.PART:
-            return multipart.part(bucket, call, piece, intake)
-        return objects.put(bucket, call, self.behaviour, piece, intake, kept)
+            return multipart.part(bucket, call, piece, etag, intake.checksum)
+        stored = objects.new(call, piece, etag, intake.checksum, kept)
+        return objects.put(bucket, call, self.behaviour, stored)
 
     async def _taken_in(self, exchange: Exchange, intake: Intake) -> Piece:
         path, size = self._home / secrets.token_hex(8), 0

@@ -36,6 +36,8 @@ _AGAIN = frozenset(
 )  # fmt: skip
 _LOST_UPLOAD = frozenset({"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"})
+# Whoever makes new keys takes the old ones away.
+_REPLACED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 SKEWED = "RequestTimeTooSkewed"
 
 _FIXES = {
@@ -84,13 +86,22 @@ class Problem(msgspec.Struct, frozen=True):
 
     @property
     def expired(self) -> bool:
-        """Whether other credentials would do."""
+        """Whether the credentials were good until now."""
         return self.code in _EXPIRED
 
+    @property
+    def stale(self) -> bool:
+        """Whether other credentials may do."""
+        return self.code in _EXPIRED or self.code in _REPLACED
 
-def problem(answer: Answer) -> Problem | None:
-    """Return what went wrong, or None: an answer of 200 may have an error inside (CompleteMultipartUpload)."""
-    if answer.status < 300 and b"<Error>" not in answer.data[:300]:
+
+def problem(method: str, answer: Answer) -> Problem | None:
+    """Return what went wrong, or None.
+
+    A write that is answered with 200 may have an error inside, behind the blanks that AWS sends while it works
+    (CompleteMultipartUpload). What a GET returns may be anything.
+    """
+    if answer.status < 300 and (method == "GET" or b"<Error>" not in answer.data.lstrip()[:300]):
         return None
     code, message = answer.headers.get("x-amz-error-code", ""), answer.headers.get("x-amz-error-message", "")
     with contextlib.suppress(StoreError):
@@ -173,6 +184,16 @@ def _retry_after(answer: Answer) -> float:
 def etag(answer: Answer) -> str:
     """Return the etag in an answer's headers, without quotes; empty where there is none."""
     return answer.headers.get("etag", "").strip('"')
+
+
+def checksum(answer: Answer, name: str) -> str:
+    """Return a checksum that an answer tells of what was stored, in a header or its XML; empty for none."""
+    found = answer.headers.get(f"x-amz-checksum-{name}", "")
+    if not found and answer.data:
+        with contextlib.suppress(UnavailableError):
+            found = text(parsed(answer.data), f"Checksum{name.upper()}")
+    # One of several parts' checksums has their number behind it, and says nothing of the whole.
+    return "" if "-" in found else found
 
 
 def completion(parts: Iterable[tuple[int, str, str, str]]) -> bytes:

@@ -13,6 +13,8 @@ import msgspec
 
 from dropoffd import crc
 from dropoffd.stores.base import Body, CorruptError
+from dropoffd.stores.http import Answer
+from dropoffd.stores.s3 import answers
 
 PIECE_BYTES = 1 << 20
 
@@ -69,6 +71,13 @@ def _written(algorithm: Algorithm, taker: "crc.Crc | hashlib._Hash | None") -> s
     if isinstance(taker, crc.Crc):
         return taker.written()
     return base64.b64encode(taker.digest()).decode() if algorithm is Algorithm.MD5 else taker.hexdigest()
+
+
+def confirm(what: str, answer: Answer, crc64nvme: str) -> None:
+    """Raise CorruptError if the store tells another checksum of what it stored than ours, where both are known."""
+    theirs = answers.checksum(answer, Algorithm.CRC64NVME)
+    if theirs and crc64nvme and theirs != crc64nvme:
+        raise CorruptError(f"unable to {what}: the store has a CRC-64/NVME of {theirs}, not {crc64nvme}")
 
 
 def headers(algorithm: Algorithm, checksum: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ from dropoffd.stores.s3.credentials import Source
 from dropoffd.stores.s3.sign import EMPTY_SHA256, Query, Signer, query_string
 
 _AWS = ".amazonaws.com"
+# Of these the reason is needed: it may be the clock, the credentials or the region.
+_MUTE = (400, 401, 403)
 _REGION = re.compile(r"[a-z0-9-]{2,40}")
 
 
@@ -62,13 +64,21 @@ class Client:
             answer = await self._once(
                 method, key, query, headers or {}, body, payload_sha256, progress, answer_seconds
             )
-            found = answers.problem(answer)
+            found = answers.problem(method, answer)
             if found is None:
                 return answer
+            if method == "HEAD" and found.status in _MUTE:
+                answer, found = await self._told(key, answer, found)
             lesson = self._learn(found, answer)
             if not lesson or lesson in learnt:
                 raise answers.error(found, f"{what} in {self.address.bucket}", answer)
             learnt.add(lesson)
+
+    async def _told(self, key: str | None, answer: Answer, found: Problem) -> tuple[Answer, Problem]:
+        """Return why a HEAD was refused: its own answer has no body to say so in, one to a GET has."""
+        other = await self._once("GET", key, (), {"range": "bytes=0-0"}, b"", EMPTY_SHA256, None, 60.0)
+        why = answers.problem("GET", other)
+        return (other, why) if why is not None else (answer, found)
 
     async def _once(
         self,
@@ -100,7 +110,7 @@ class Client:
         if found.code == answers.SKEWED and "date" in answer.headers:
             self.skew_seconds = parsedate_to_datetime(answer.headers["date"]).timestamp() - self._clock.now()
             return "time"
-        if found.expired:
+        if found.stale:
             self._credentials.refresh()
             return "credentials"
         region = self._region_in(answer)

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from dropoffd import crc
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Body,
@@ -32,7 +33,8 @@ from dropoffd.stores.http import Answer
 from dropoffd.stores.s3 import answers, checksums
 from dropoffd.stores.s3.checksums import Algorithm
 from dropoffd.stores.s3.client import Client
-from dropoffd.stores.s3.headers import SHA256, condition, metadata
+from dropoffd.stores.s3.conditions import condition, look_first
+from dropoffd.stores.s3.headers import SHA256, metadata
 from dropoffd.stores.s3.multipart import S3Multipart
 from dropoffd.stores.s3.probe import Capabilities, probe
 from dropoffd.stores.s3.sign import UNSIGNED
@@ -96,7 +98,7 @@ class S3Store:
             replaces_atomically=found.replaces,
             verifies=found.verifies if found.verifies not in {Algorithm.ETAG, Algorithm.READING} else "",
         )
-        self.multipart = S3Multipart(self._client, found, self.stat, self._read_back)
+        self.multipart = S3Multipart(self._client, found, self.limits, self)
         self.capabilities = found
 
     @property
@@ -145,24 +147,20 @@ class S3Store:
         return sums.checksum
 
     async def _look_first(self, key: str, mode: Mode) -> None:
-        """Look before the request where the store honours no condition: enough for one writer, as `doctor` warns."""
         create = isinstance(mode, Create) and not self._can.creates
         replace = isinstance(mode, Replace) and not self._can.replaces
-        if not create and not replace:
-            return
-        try:
-            etag = (await self.stat(key)).etag
-        except NotFoundError:
-            etag = ""
-        if create and etag:
-            raise AlreadyExistsError(f"unable to create {key}: it exists")
-        if isinstance(mode, Replace) and etag != mode.etag:
-            raise PreconditionFailedError(f"unable to replace {key}: it changed")
+        if create or replace:
+            await look_first(self.head, key, mode)
 
     async def _confirmed(self, key: str, body: Body, small: bytes | None, answer: Answer) -> Stat:
         etag = answers.etag(answer)
+        try:
+            checksums.confirm(f"put {key}", answer, body.crc64nvme if small is None else _crc64nvme(small))
+        except CorruptError:
+            await self.delete(key)
+            raise
         if self._can.verifies is Algorithm.READING:
-            await self._read_back(key, body.size_bytes, body.sha256)
+            await self.read_back(key, body.size_bytes, body.sha256)
         elif small is not None and etag == hashlib.md5(small, usedforsecurity=False).hexdigest():
             return Stat(key=key, size_bytes=body.size_bytes, etag=etag, sha256=body.sha256)
         elif self._can.verifies is Algorithm.ETAG and not self._can.signed_payloads:
@@ -170,19 +168,23 @@ class S3Store:
             if etag != wanted:
                 await self.delete(key)
                 raise CorruptError(f"unable to put {key}: the store's etag is {etag}, not {wanted}")
-        found = await self.stat(key)
+        found = await self.head(key)
         if found.size_bytes != body.size_bytes:
             raise CorruptError(f"unable to put {key}: the store has {found.size_bytes} of {body.size_bytes} bytes")
         return found
 
-    async def _read_back(self, key: str, size: int, sha256: str) -> None:
+    async def read_back(self, key: str, size: int, sha256: str) -> None:
+        """Raise CorruptError, and remove the object, if what the store gives back is not what it should be."""
+        if await self._digest(key, size) != sha256:
+            await self.delete(key)
+            raise CorruptError(f"unable to put {key}: the store gives back other bytes")
+
+    async def _digest(self, key: str, size: int) -> str:
         digest = hashlib.sha256()
         for start in range(0, size, _READ_BACK_BYTES):
             piece = await self.get(key, start, min(start + _READ_BACK_BYTES, size))
             await anyio.to_thread.run_sync(digest.update, piece)
-        if digest.hexdigest() != sha256:
-            await self.delete(key)
-            raise CorruptError(f"unable to put {key}: the store gives back other bytes")
+        return digest.hexdigest()
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Return some of an object's bytes."""
@@ -201,7 +203,18 @@ class S3Store:
         return answer.data if partial else answer.data[start:end]
 
     async def stat(self, key: str) -> Stat:
-        """Return what is under `key`."""
+        """Return what is under `key`.
+
+        The digest is metadata: what the store was told. Where it verified nothing, that may be of other bytes (we may
+        have died before we compared), and it is read.
+        """
+        found = await self.head(key)
+        if not found.sha256 or self.limits.verifies:
+            return found
+        return msgspec.structs.replace(found, sha256=await self._digest(key, found.size_bytes))
+
+    async def head(self, key: str) -> Stat:
+        """Return what the store says of the object under `key`."""
         check_key(key, self.limits)
         answer = await self._client.call(f"look at {key}", "HEAD", key)
         return Stat(
@@ -222,11 +235,13 @@ class S3Store:
             )
             page = answers.parsed(answer.data)
             for item in answers.children(page, "Contents"):
-                yield Stat(
-                    key=answers.raw_text(item, "Key").removeprefix(root),
-                    size_bytes=answers.number(item, "Size"),
-                    etag=answers.text(item, "ETag").strip('"'),
-                )
+                key = answers.raw_text(item, "Key")
+                if key.startswith(root + prefix):
+                    yield Stat(
+                        key=key.removeprefix(root),
+                        size_bytes=answers.number(item, "Size"),
+                        etag=answers.text(item, "ETag").strip('"'),
+                    )
             token = answers.text(page, "NextContinuationToken")
             if answers.text(page, "IsTruncated") != "true" or not token:
                 return
@@ -249,6 +264,12 @@ def _known(text: str | None) -> Capabilities | None:
         return _capabilities(text) if text else None
     except msgspec.DecodeError:  # written by another version
         return None
+
+
+def _crc64nvme(data: bytes) -> str:
+    taker = crc.crc64nvme()
+    taker.update(data)
+    return taker.written()
 
 
 async def _in_memory(body: Body) -> bytes:
