@@ -58,6 +58,8 @@ _DIGESTS_AT_ONCE = max(1, (os.cpu_count() or 2) // 2)
 # A thread that holds the interpreter gives it up this soon to the event loop, which has a caller waiting
 # (CPython's default of 5 ms is most of what a save may take).
 _SWITCH_SECONDS = 0.0005
+# resolv.conf(5). By default a silent name server is asked again after 5 s: it may be back for as long.
+_RESOLVER_OPTIONS = "timeout:1 attempts:3"
 
 
 class Daemon:
@@ -243,6 +245,7 @@ def run(settings: Settings) -> Exit:
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     os.umask(0o077)
+    os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a lease is a descriptor, and the usual limit is 1024

@@ -91,6 +91,7 @@ class Dispatch:
         self.paused = False
         self.rate = Rate(clock)
         spool.busy = lambda: bool(self._running)
+        spool.on_advance = self._advanced
 
     async def run(self) -> None:
         """Deliver, until cancelled; what is interrupted is queued still."""
@@ -252,6 +253,13 @@ class Dispatch:
                 _log.info("store works again store=%s", lane.url)
             await self._end(job.seq, JobState.DELIVERED, receipt)
             _log.info("delivered job=%s bytes=%d record=%s", job.id, job.size_bytes, receipt.record)
+
+    def _advanced(self, seq: int) -> None:
+        """Open a store again when it confirms some of a job: all of a large one may take hours."""
+        for lane in self._lanes.values():
+            if seq in lane.running and lane.health.advanced(seq, self._clock.monotonic()):
+                _log.info("store works again store=%s", lane.url)
+                self.wake()
 
     async def _failed(self, lane: _Lane, job: Job, error: DropoffError) -> None:
         if lane.health.failed(job.seq, error, self._clock.monotonic()) is Blame.STORE:

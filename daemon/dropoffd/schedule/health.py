@@ -2,7 +2,8 @@
 
 After Postfix's destination status: what would fail every job alike is held against the store, not against the job.
 The store is then left alone but for one delivery now and then, which finds out whether it works again; no job's tries
-are used up. Once a store has worked for another job since, a second failure of the same job is the job's own.
+are used up. Once a store has worked for another job since, and confirmed nothing of this one, a second failure of the
+same job is the job's own.
 """
 
 import enum
@@ -13,7 +14,7 @@ from dropoff.errors import DropoffError
 from dropoffd.stores.base import DeniedError, StoreError, ThrottledError, UnreachableError
 
 # A network that is back is noticed within five seconds; whoever has to give permission takes longer.
-_UNREACHABLE_SECONDS, _UNREACHABLE_MOST_SECONDS = 1.0, 4.0
+_UNREACHABLE_SECONDS, _UNREACHABLE_MOST_SECONDS = 1.0, 3.0
 _DENIED_SECONDS, _DENIED_MOST_SECONDS = 5.0, 60.0
 _THROTTLED_SECONDS, _THROTTLED_MOST_SECONDS = 2.0, 300.0
 _SUSPECTS_MOST = 1000
@@ -60,6 +61,18 @@ class Health:
         self._suspects.pop(seq, None)
         self._worked += 1
         ended, self.pause = self.pause is not None, None
+        return ended
+
+    def advanced(self, seq: int, now: float) -> bool:
+        """Take note that the store confirmed some of a job; return whether that ends a pause.
+
+        What the job failed for before was not its own, then. During the pause this tells nothing: a store that wants
+        less still takes what is under way.
+        """
+        self._suspects.pop(seq, None)
+        ended = self.pause is not None and now >= self.pause.until
+        if ended:
+            self.pause = None
         return ended
 
     def try_now(self, now: float) -> None:

@@ -40,6 +40,8 @@ class Spool:
         self.quota = Quota(state_dir, quota_bytes, floor_bytes, 0)
         self.busy: Callable[[], bool] = lambda: False
         """Tells whether the event loop has deliveries to look after; then no commit may hold it up."""
+        self.on_advance: Callable[[int], None] = lambda _: None
+        """Told the job whenever a row says that the store confirmed some of it."""
         self.changed = anyio.Event()
         """Set, and replaced, whenever a job ended or began to need a person."""
 
@@ -105,6 +107,7 @@ class Spool:
     async def stored(self, seq: int, ordinal: int, key: str) -> None:
         """Record that the store confirmed a content under `key`."""
         await self._database.run(lambda c: jobs.stored(c, seq, ordinal, key))
+        self.on_advance(seq)
 
     async def upload_begun(self, seq: int, ordinal: int, upload: UploadBegun) -> None:
         """Record that an upload in parts is being begun, or was."""
@@ -117,6 +120,7 @@ class Spool:
     async def part_stored(self, seq: int, ordinal: int, part: Part) -> None:
         """Record that the store confirmed a part."""
         await self._database.run(lambda c: uploads.part_stored(c, seq, ordinal, part))
+        self.on_advance(seq)
 
     async def parts(self, seq: int, ordinal: int) -> list[Part]:
         """Return the parts that the store confirmed, in order."""

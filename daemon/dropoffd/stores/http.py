@@ -8,6 +8,8 @@ same.
 An upload has no total time limit: it may take as long as bytes move. Why the watchdog looks at the socket: packets
 vanish in silence. aiohttp arms no timeout while it sends, the kernel tries again for a quarter of an hour, and each
 try that fails doubles the pause before the next: after an outage of 120 s a transfer stood still for another 169 s.
+While we wait for an answer it is the other end that tries again, and its pauses nobody here can bound. But a
+keepalive is answered by every end that is there: where none is, we do not wait for the answer.
 """
 
 import asyncio
@@ -38,15 +40,20 @@ _STALL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 # Short: after a change of the network an idle connection leads nowhere.
 _IDLE_SECONDS = 15.0
+# Two keepalives went unanswered.
+_DEAD_SECONDS = 6.0
 
 # Kernel 6.15 can bound the pause between two retransmissions (TCP_RTO_MAX_MS), so that a transfer goes on within a
 # second of the network's return; older ones refuse the option. linux/tcp.h; Python has no name for it.
 _TCP_RTO_MAX_MS = 44
 _RTO_MOST_MS = 1000
 _UNACKNOWLEDGED_MOST_MS = 20_000
-_KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 5, 5, 3
+# Several within the time that counts as silence: one of them may be lost.
+_KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 3, 2, 4
 _HINT = "deliveries go on by themselves when it answers; check the network, the endpoint and proxies"
 _SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the other end has not acknowledged
+# linux/tcp.h, struct tcp_info: tcpi_last_ack_recv, in milliseconds.
+_LAST_ACK = struct.Struct("56xI")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,19 +70,22 @@ class _Wire:
     def __init__(self, scope: anyio.CancelScope, answer_seconds: float) -> None:
         self.transport: asyncio.Transport | None = None
         self.handed_bytes = 0
+        self.received_bytes = 0
         self.waits_for_us = False
         self.silence = ""
         self.failure: Exception | None = None
         self._scope = scope
         self._answer_seconds = answer_seconds
-        self._last = (-1, -1)
+        self._last = (-1, -1, -1)
         self._since = 0.0
 
     def look(self, now: float) -> None:
         """Cancel the request, and keep the reason, if nothing has moved for too long."""
-        pending = self._unacknowledged_bytes()
-        state = (self.handed_bytes, pending)
-        if state != self._last or self.waits_for_us:
+        pending, quiet_seconds = self._of_socket()
+        state = (self.handed_bytes, self.received_bytes, pending)
+        if quiet_seconds > _STALL_SECONDS:
+            self.silence = f"nothing came back for {_STALL_SECONDS:.0f} s"
+        elif state != self._last or self.waits_for_us:
             self._last, self._since = state, now
         elif pending and now - self._since > _STALL_SECONDS:
             self.silence = f"no byte was acknowledged for {_STALL_SECONDS:.0f} s"
@@ -84,22 +94,29 @@ class _Wire:
         if self.silence:
             self._scope.cancel()
 
-    def _unacknowledged_bytes(self) -> int:
+    def _of_socket(self) -> tuple[int, float]:
+        """Return how many bytes are not acknowledged, and for how long nothing was."""
         sock = self.transport.get_extra_info("socket") if self.transport else None
         if sock is None:
-            return 0
+            return 0, 0.0
         try:
-            raw: bytes = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4))
+            pending = struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))[0]
+            return pending, _quiet_seconds(sock)
         except OSError:  # closed meanwhile: whoever waits for it is told by aiohttp
-            return 0
-        return int(struct.unpack("i", raw)[0])
+            return 0, 0.0
 
 
 _wire: ContextVar[_Wire] = ContextVar("wire")
 
 
+def _quiet_seconds(sock: socket.socket) -> float:
+    """Return for how long the other end has acknowledged nothing, keepalives included."""
+    (milliseconds,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
+    return float(milliseconds) / 1000
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Tells each request which connection it was given."""
+    """Gives no request an idle connection that leads nowhere, and tells each which one it was given."""
 
     async def connect(  # its arguments are aiohttp's
         self,
@@ -107,9 +124,13 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[aiohttp.tracing.Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
     ) -> aiohttp.connector.Connection:
-        connection = await super().connect(req, traces, timeout)
-        _wire.get().transport = connection.transport
-        return connection
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            sock = connection.transport.get_extra_info("socket") if connection.transport else None
+            if sock is None or _quiet_seconds(sock) < _DEAD_SECONDS:
+                _wire.get().transport = connection.transport
+                return connection
+            connection.close()
 
 
 class Http:
@@ -199,7 +220,7 @@ class Http:
             allow_redirects=False,
             skip_auto_headers=("content-type", "accept-encoding", "accept"),
         ) as response:
-            received = await _bounded(response)
+            received = await _bounded(response, wire)
         if progress and isinstance(body, bytes) and response.ok:
             progress(size)
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received)
@@ -247,10 +268,11 @@ async def _piece(body: Body, buffer: memoryview, offset: int) -> memoryview | by
     return piece
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, wire: _Wire) -> bytes:
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
+        wire.received_bytes = len(data)
         if len(data) > ANSWER_MOST_BYTES:
             raise UnavailableError(f"unable to use {response.url.host}: its answer has no end")
     return bytes(data)

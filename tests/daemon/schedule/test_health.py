@@ -88,6 +88,25 @@ def test_a_store_that_asks_for_a_pause_gets_it() -> None:
     assert health.places(4, 119) == 0
 
 
+def test_a_store_that_takes_a_part_works_again() -> None:
+    """A part that is confirmed once the store may be tried again ends the pause; during the pause it does not."""
+    health = Health()
+    health.failed(1, UnreachableError("away"), 0)
+    assert health.pause is not None
+    assert not health.advanced(2, health.pause.until - 0.1)
+    assert health.advanced(2, health.pause.until)
+    assert health.places(4, 1) == 4
+
+
+def test_a_job_that_advances_between_failures_is_not_to_blame() -> None:
+    """A job of which the store confirmed more since it failed meets a new outage, whatever others did meanwhile."""
+    health = Health()
+    health.failed(1, UnreachableError("away"), 0)
+    health.worked(2)
+    health.advanced(1, 5)
+    assert health.failed(1, UnreachableError("away"), 9) is Blame.STORE
+
+
 def test_a_person_can_have_it_tried_at_once() -> None:
     """`try_now` ends the wait, and what the next delivery finds decides."""
     health = Health()

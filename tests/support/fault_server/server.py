@@ -42,15 +42,15 @@ _SHUTDOWN_SECONDS = 0.01
 
 
 class FaultServer:
-    """The server; `home` is where the bytes lie."""
+    """The server; `home` is where the bytes lie, `host` the address that it listens on."""
 
-    def __init__(self, home: Path, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, home: Path, behaviour: Behaviour | None = None, host: str = "127.0.0.1") -> None:
         self.script = Script()
         self.journal = Journal()
         self._service = Service(home, REGION)
         self._service.behaviour = behaviour or Behaviour()
         self._service.buckets[BUCKET] = Bucket()
-        self._reservation = reserved()
+        self._reservation = reserved(host)
         self._failures: list[Exception] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
