@@ -18,6 +18,7 @@ from dropoffd.schedule.health import Blame, Health
 from dropoffd.schedule.order import choose
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import CorruptError, Progress, Store, StoreError, UnavailableError
+from dropoffd.stores.leftovers import end_nameless
 from dropoffd.stores.registry import Stores
 from dropoffd.transfer.rate import Rate
 
@@ -282,6 +283,8 @@ class Dispatch:
                     await store.prepare()
                     if store.multipart is not None and orphan.upload:
                         await store.multipart.abandon(orphan.key, orphan.upload)
+                    elif store.multipart is not None:
+                        await end_nameless(store.multipart, orphan.key)
                 except StoreError as error:
                     _log.warning("upload not ended yet key=%s cause=%s", orphan.key, error.message)
                     left = True

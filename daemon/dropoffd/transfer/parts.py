@@ -148,6 +148,14 @@ class PartsUpload:
             raise CorruptError(f"unable to finish {self.key}: its parts are not the content that was digested")
         return await self._multipart.finish(self.key, self._upload.upload, parts, self._held.sha256, mode)
 
+    async def drop(self) -> None:
+        """End an upload that rows tell of, if there is one: it is not wanted any more."""
+        known = await self._facts.upload(*self._id)
+        if known is not None:
+            if known.upload:
+                await self._multipart.abandon(known.key, known.upload)
+            await self._facts.forget_upload(*self._id)
+
     async def give_up(self) -> None:
         """End the upload at the store and forget it."""
         await self._multipart.abandon(self.key, self._upload.upload)

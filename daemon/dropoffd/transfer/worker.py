@@ -106,6 +106,9 @@ class Worker:
                 fact = Fact.HASHED
             elif step is Step.LOOK:
                 fact, mode = await self._look(job, held, store)
+                if fact is Fact.FOUND and held.content.size_bytes > store.limits.single_max_bytes:
+                    # Somebody else's upload of the same content was faster than the one that we may have begun.
+                    await PartsUpload(self._facts, store, job.seq, held, self._catalogue.key(job, held)).drop()
             elif step is Step.PUT:
                 await self._put(job, held, store, mode, progress)
                 fact = Fact.CONFIRMED
@@ -134,6 +137,9 @@ class Worker:
                 # What a writer changed meanwhile must not become an object.
                 await anyio.to_thread.run_sync(source.check)
                 _confirm(await upload.finish(mode), held)
+            except CorruptError:
+                await anyio.to_thread.run_sync(source.check)  # the likelier culprit
+                raise
             finally:
                 source.close()
         except NoSuchUploadError:
