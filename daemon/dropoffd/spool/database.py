@@ -92,11 +92,11 @@ class Database:
         return await future
 
     async def run_promptly(self, operation: Operation[T]) -> T:
-        """Do as `run`, here and now if the disk is quick and nobody else waits for it."""
+        """Do as `run`, here and now if the disk is quick and the thread is not at it; before what waits for that."""
         began = time.monotonic()
         # Only the thread writes the log back.
         due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS
-        if due or began < self._prompt_from or not self._requests.empty() or not self._turn.acquire(blocking=False):
+        if due or began < self._prompt_from or not self._turn.acquire(blocking=False):
             return await self.run(operation)
         request = _Request(operation, self._loop.create_future())
         try:
