@@ -1,0 +1,30 @@
+"""Read bytes of an object and hold what came against what was asked for."""
+
+from dropoff.errors import DamagedError
+from dropoffd.fetch.plan import Wanted
+from dropoffd.stores.base import NotFoundError, Store
+
+
+async def exactly(store: Store, key: str, start: int, end: int) -> bytes:
+    """Return these bytes of an object; raises DamagedError where it has fewer or is gone, and StoreError."""
+    try:
+        data = await store.get(key, start, end)
+    except NotFoundError as error:
+        raise DamagedError(
+            f"unable to fetch {key}: it is not in the store",
+            hint="somebody deleted it; `dropoff verify` tells what else",
+        ) from error
+    if len(data) != end - start:
+        raise DamagedError(
+            f"unable to fetch {key}: it has {len(data)} bytes from {start} on where {end - start} should be",
+            hint="somebody replaced it, or the store damaged it; `dropoff verify` tells what else",
+        )
+    return data
+
+
+def damaged(content: Wanted) -> DamagedError:
+    """Return what to say of bytes that are not what they should be."""
+    return DamagedError(
+        f"unable to fetch {content.key}: its bytes are not those of sha256 {content.sha256}",
+        hint="the store damaged it, or somebody replaced it; `dropoff verify --read-data` tells what else",
+    )
