@@ -17,8 +17,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from dropoffd.clock import Clock
 from dropoffd.fetch.incoming import Incoming, PartFile
-from dropoffd.fetch.plan import Span, Wanted, plan
-from dropoffd.fetch.reading import damaged, exactly
+from dropoffd.fetch.plan import PIECE_BYTES, Span, Wanted, plan
+from dropoffd.fetch.reading import damaged, fill
 from dropoffd.stores.base import Progress, Store, UnavailableError, ignore_progress
 
 # As many pieces are in memory at most, for all fetches together.
@@ -42,6 +42,8 @@ class Fetcher:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._places = anyio.Semaphore(REQUESTS_AT_ONCE)
+        self._buffers: list[bytearray] = []
+        self._fetching = 0
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     async def fetch(
@@ -52,6 +54,17 @@ class Fetcher:
         Raises DamagedError for what is not what it should be, or not there, and StoreError; then parts of large
         contents stay for the next try.
         """
+        self._fetching += 1
+        try:
+            await self._fetch(store, wanted, incoming, land, progress)
+        finally:
+            self._fetching -= 1
+            if not self._fetching:
+                self._buffers.clear()
+
+    async def _fetch(
+        self, store: Store, wanted: Iterable[Wanted], incoming: Incoming, land: Land, progress: Progress
+    ) -> None:
         spans, large = plan(wanted)
         failures: list[Exception] = []
         send, receive = anyio.create_memory_object_stream[Step](0)
@@ -126,7 +139,7 @@ class Fetcher:
         if failures:
             raise failures[0]
 
-    async def _take(self, store: Store, key: str, start: int, end: int, use: Callable[[bytes], T]) -> T:
+    async def _take(self, store: Store, key: str, start: int, end: int, use: Callable[[memoryview], T]) -> T:
         """Return what `use`, in a thread, makes of exactly these bytes; patient with a store that stumbles.
 
         A place is held until the bytes are used, so that no more of them are in memory.
@@ -135,8 +148,13 @@ class Fetcher:
         while True:
             try:
                 async with self._places:
-                    data = await exactly(store, key, start, end)
-                    return await self._in_thread(partial(use, data))
+                    buffer = self._buffers.pop() if self._buffers else bytearray(PIECE_BYTES)
+                    try:
+                        piece = memoryview(buffer)[: end - start]
+                        await fill(store, key, start, piece)
+                        return await self._in_thread(partial(use, piece))
+                    finally:
+                        self._buffers.append(buffer)
             except UnavailableError:
                 if self._clock.monotonic() + _PAUSE_SECONDS > give_up:
                     raise
@@ -146,10 +164,9 @@ class Fetcher:
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
 
-def _land_all(span: Span, incoming: Incoming, land: Land, data: bytes) -> Wanted | None:
+def _land_all(span: Span, incoming: Incoming, land: Land, data: memoryview) -> Wanted | None:
     """Verify and land what a span holds; return the first content that is damaged, then nothing is landed."""
-    view = memoryview(data)
-    cut = {one: view[one.start - span.start : one.end - span.start] for one in span.contents}
+    cut = {one: data[one.start - span.start : one.end - span.start] for one in span.contents}
     for one, piece in cut.items():
         if hashlib.sha256(piece).hexdigest() != one.sha256:
             return one

@@ -111,7 +111,7 @@ class PartFile:
         """Return where a piece starts and ends in the content."""
         return self._pieces[index]
 
-    def put(self, index: int, data: bytes) -> None:
+    def put(self, index: int, data: memoryview) -> None:
         """Write a piece."""
         start, end = self._pieces[index]
         write_all(self._fd, data, start)

@@ -5,21 +5,27 @@ from dropoffd.fetch.plan import Wanted
 from dropoffd.stores.base import NotFoundError, Store
 
 
-async def exactly(store: Store, key: str, start: int, end: int) -> bytes:
+async def exactly(store: Store, key: str, start: int, end: int) -> bytearray:
     """Return these bytes of an object; raises DamagedError where it has fewer or is gone, and StoreError."""
+    buffer = bytearray(end - start)
+    await fill(store, key, start, memoryview(buffer))
+    return buffer
+
+
+async def fill(store: Store, key: str, start: int, buffer: memoryview) -> None:
+    """Fill a buffer with an object's bytes from `start` on; raises as `exactly`."""
     try:
-        data = await store.get(key, start, end)
+        count = await store.read(key, start, buffer)
     except NotFoundError as error:
         raise DamagedError(
             f"unable to fetch {key}: it is not in the store",
             hint="somebody deleted it; `dropoff verify` tells what else",
         ) from error
-    if len(data) != end - start:
+    if count != len(buffer):
         raise DamagedError(
-            f"unable to fetch {key}: it has {len(data)} bytes from {start} on where {end - start} should be",
+            f"unable to fetch {key}: it has {count} bytes from {start} on where {len(buffer)} should be",
             hint="somebody replaced it, or the store damaged it; `dropoff verify` tells what else",
         )
-    return data
 
 
 def damaged(content: Wanted) -> DamagedError:

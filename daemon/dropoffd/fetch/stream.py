@@ -21,7 +21,7 @@ async def stream(store: Store, content: Wanted, pipe: int) -> None:
     """Write all of it into `pipe`; raises BrokenPipeError when nobody reads any more, and what reading raises."""
     os.set_blocking(pipe, False)
     failures: list[Exception] = []
-    send, receive = anyio.create_memory_object_stream[bytes](_AHEAD)
+    send, receive = anyio.create_memory_object_stream[bytearray](_AHEAD)
     async with anyio.create_task_group() as group:
 
         async def fetch() -> None:
@@ -45,12 +45,12 @@ async def stream(store: Store, content: Wanted, pipe: int) -> None:
         raise failures[0]
 
 
-async def _read(store: Store, content: Wanted) -> AsyncIterator[bytes]:
+async def _read(store: Store, content: Wanted) -> AsyncIterator[bytearray]:
     for start in range(content.start, content.end, _PIECE_BYTES):
         yield await exactly(store, content.key, start, min(start + _PIECE_BYTES, content.end))
 
 
-async def _write(pipe: int, piece: bytes) -> None:
+async def _write(pipe: int, piece: bytearray) -> None:
     view = memoryview(piece)
     while view:
         try:
