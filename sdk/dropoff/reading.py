@@ -286,7 +286,8 @@ class StoredFile(_Holding):
         It is the cache's: what was not used for longest goes when the cache is full. `download` is for keeps.
         """
         place = super().get_local_copy()
-        return os.path.join(place, self.name) if self.kind is Kind.FILE else place
+        # Not the name, which is for people: that of the file need not be text.
+        return os.path.join(place, os.fsdecode(self.entries[0].path)) if self.kind is Kind.FILE else place
 
 
 class _Streamed(io.RawIOBase):
@@ -294,14 +295,16 @@ class _Streamed(io.RawIOBase):
 
     def __init__(self, settings: Settings, asked: Stream) -> None:
         super().__init__()
+        self._settings = settings
         self._digest = hashlib.sha256()
         self._ended = False
-        self._connection = _connected(settings)
         self._fd, end = os.pipe2(os.O_CLOEXEC)
         try:
+            self._connection = _connected(settings)
             self._connection.send(asked, end)
         except BaseException:
-            self.close()
+            os.close(self._fd)
+            super().close()
             raise
         finally:
             os.close(end)
@@ -315,8 +318,11 @@ class _Streamed(io.RawIOBase):
         if count:
             self._digest.update(memoryview(buffer)[:count])
         elif not self._ended:
-            # The daemon closes the pipe whatever happened; its answer tells what.
-            answer = checked(self._connection.receive())
+            # The pipe ends whatever happened; the daemon's answer tells what.
+            try:
+                answer = checked(self._connection.receive())
+            except OSError as error:
+                raise _away(self._settings) from error
             self._ended = True
             if not isinstance(answer, Fetched) or answer.sha256 != self._digest.hexdigest():
                 raise DamagedError(

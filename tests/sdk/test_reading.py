@@ -162,6 +162,29 @@ def test_a_file_is_read_as_a_stream(version: StoredVersion, directory: Path) -> 
         file.read()
 
 
+def test_a_stream_whose_daemon_dies_says_so(make_daemon: MakeDaemon, directory: Path) -> None:
+    """A stream that the daemon's death cuts off raises UnavailableError, and is never taken for the whole file."""
+    daemon = make_daemon().start()
+    daemon.run().log_artifact(directory, "cats", "dataset").wait(60)
+    version = open_version("project/cats", settings=daemon.settings)
+    with version.open("deep/large.bin", "rb") as file:
+        file.read(1)
+        daemon.kill()
+        with pytest.raises(UnavailableError):
+            file.read()
+    with pytest.raises(UnavailableError):
+        version.open("deep/large.bin")
+
+
+def test_a_version_of_references_alone_has_an_empty_copy(shared: DaemonProcess, tmp_path: Path) -> None:
+    """Where nothing is stored there is nothing to fetch, and a directory all the same."""
+    artifact = dropoff.Artifact("references", "dataset", settings=shared.settings)
+    artifact.add_reference("s3://elsewhere/raw.tar")
+    shared.run().log_artifact(artifact).wait(60)
+    version = open_version("project/references", settings=shared.settings)
+    assert files(version.get_local_copy()) == files(version.download(tmp_path / "out")) == {}
+
+
 def test_lineage_is_told_from_both_ends(shared: DaemonProcess, version: StoredVersion) -> None:
     """A version tells who made and who used it, and a run what it made and used; twice is once."""
     shared.run(name="user").use_artifact(version.name)
@@ -186,15 +209,18 @@ def test_a_run_tells_what_it_saved(shared: DaemonProcess, directory: Path, tmp_p
     run.save_file(model, prefix="models", tags=["best"], metadata={"epoch": 1})
     run.save_file(model, "input", name="models.txt")
     run.save_directory(directory, "input")
+    run.save_file(os.fsencode(directory) + b"/caf\xe9", "code")
     assert not run.flush(60).pending
     found = open_run("project", "saver", settings=shared.settings)
     assert (found.tags, found.metadata, found.finished) == (("baseline",), {"lr": 0.1}, None)
-    assert [file.name for file in found.files()] == ["best.pt", "models.txt", "images"]
+    assert [file.name for file in found.files()] == ["best.pt", "models.txt", "images", "caf\ufffd"]
     assert [file.name for file in found.files("models")] == ["best.pt"]
     assert [file.name for file in found.files(category="input")] == ["models.txt", "images"]
     assert [file.name for file in found.files(tags=["best"])] == ["best.pt"]
     (best,) = found.files(name="best.pt")
     assert (best.metadata, Path(best.get_local_copy()).read_bytes()) == ({"epoch": 1}, b"model")
+    (latin,) = found.files(category="code")
+    assert Path(latin.get_local_copy()).read_bytes() == b"latin"
     (images,) = found.files(name="images")
     assert files(Path(images.get_local_copy(), "images")) == files(directory)
     assert files(Path(images.download(tmp_path / "out"), "images")) == files(directory)

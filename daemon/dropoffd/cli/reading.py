@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
-from dropoff.errors import ProtocolError, UsageError
+from dropoff.errors import ProtocolError, UnavailableError, UsageError
 from dropoff.messages import Answer, Fetch, Fetched, Reading, VersionReport
 from dropoff.names import check_name, printable
 from dropoff.reading import umask, version_named
@@ -53,6 +53,10 @@ def _answer(settings: Settings, asked: Reading, kind: type[_Answer], fd: int | N
     else:
         try:
             answer = checked(connection.ask(asked, fd))
+        except OSError as error:
+            raise UnavailableError(
+                "unable to go on: the daemon went away", hint="run the command again; it goes on where it was"
+            ) from error
         finally:
             connection.close()
     if not isinstance(answer, kind):

@@ -57,7 +57,8 @@ class Below:
 
     def move(self, source: int, name: str, path: bytes, mode: int) -> None:
         """Give the file `name` of the directory `source` its mode and its name below the root."""
-        os.chmod(name, (mode & 0o777 & ~self._umask) | 0o600, dir_fd=source)
+        with contextlib.suppress(PermissionError):  # the file is ours: the file system has no permissions
+            os.chmod(name, (mode & 0o777 & ~self._umask) | 0o600, dir_fd=source)
         with self._parent(path, make=True) as (directory, last):
             try:
                 os.rename(name, last, src_dir_fd=source, dst_dir_fd=directory)
@@ -101,7 +102,8 @@ class Below:
                 os.close(directory)
                 directory = below
                 if made:
-                    os.fchmod(directory, 0o777 & ~self._umask)
+                    with contextlib.suppress(PermissionError):  # same
+                        os.fchmod(directory, 0o777 & ~self._umask)
             yield directory, last
         finally:
             os.close(directory)

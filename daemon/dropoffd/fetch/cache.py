@@ -37,6 +37,7 @@ class Cache:
         self._top = os.path.join(directory, "fetched")
         self._lock = threading.Lock()
         self._bytes: int | None = None
+        self._folds: bool | None = None
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Incoming]:
@@ -89,6 +90,17 @@ class Cache:
             if self._bytes is not None:
                 self._bytes += size
 
+    def folds(self) -> bool:
+        """Tell whether the file system there takes letters of either case for one."""
+        if self._folds is None:
+            self._make()
+            top = os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._folds = Below(top).folds()
+            finally:
+                os.close(top)
+        return self._folds
+
     def tree(self, name: str, files: Iterable[tuple[bytes, str]]) -> str:
         """Return a directory that has contents, by sha256, under names; made unless it is there as it should be.
 
@@ -96,7 +108,7 @@ class Cache:
         """
         path = os.path.join(self._top, _TREES, name)
         files = list(files)
-        if not all(_intact(os.path.join(os.fsencode(path), file)) for file, _ in files):
+        if not os.path.isdir(path) or not all(_intact(os.path.join(os.fsencode(path), file)) for file, _ in files):
             self._build(path, files)
         os.utime(path)
         return path

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import msgspec
 
@@ -48,7 +49,7 @@ class Deliverer:
     async def into_cache(self, store: Store, files: Iterable[File], progress: Progress) -> Delivered:
         """Return a directory in the cache that holds exactly these files, read-only."""
         files = sorted(files, key=lambda file: file.path)
-        check((file.path for file in files), folds=False)
+        check((file.path for file in files), folds=await anyio.to_thread.run_sync(self._cache.folds))
         for left in reversed(range(_TRIES)):
             fetched = await self._cached(store, (file.content for file in files), progress)
             tree = _tree_name(files)
@@ -124,6 +125,7 @@ class _Goals:
         """Give names to what the directory or the cache has; return the contents that are to be fetched."""
         missing = []
         for (sha256, size), files in self._files.items():
+            anyio.from_thread.check_cancelled()
             cached = self._cache.find(sha256, size)
             left = [file for file in files if not (links and cached and self._below.link(cached, file.path))]
             left = [file for file in left if not self._below.holds(file.path, size, sha256)]

@@ -19,12 +19,12 @@ async def fill(store: Store, key: str, start: int, buffer: memoryview) -> None:
     except NotFoundError as error:
         raise DamagedError(
             f"unable to fetch {key}: it is not in the store",
-            hint="somebody deleted it; `dropoff verify` tells what else",
+            hint="somebody deleted it; `verify()` tells what else",
         ) from error
     if count != len(buffer):
         raise DamagedError(
             f"unable to fetch {key}: it has {count} bytes from {start} on where {len(buffer)} should be",
-            hint="somebody replaced it, or the store damaged it; `dropoff verify` tells what else",
+            hint="somebody replaced it, or the store damaged it; `verify()` tells what else",
         )
 
 
@@ -32,5 +32,5 @@ def damaged(content: Wanted) -> DamagedError:
     """Return what to say of bytes that are not what they should be."""
     return DamagedError(
         f"unable to fetch {content.key}: its bytes are not those of sha256 {content.sha256}",
-        hint="the store damaged it, or somebody replaced it; `dropoff verify --read-data` tells what else",
+        hint="the store damaged it, or somebody replaced it; `verify(read_data=True)` tells what else",
     )
