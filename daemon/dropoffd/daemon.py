@@ -34,13 +34,16 @@ from dropoffd.clock import Clock, SystemClock
 from dropoffd.control.status import Control
 from dropoffd.dispatch import Dispatch
 from dropoffd.errors import Exit, SpoolBrokenError, StartError
+from dropoffd.fetch.cache import Cache
 from dropoffd.filesystem import network_type, private_directory
 from dropoffd.intake.custodian import Custodian
 from dropoffd.intake.handlers import Handlers
 from dropoffd.intake.inbox import Inbox
 from dropoffd.intake.listener import Listener
+from dropoffd.intake.readers import Readers
 from dropoffd.intake.unlogged import Unlogged
 from dropoffd.limits.bandwidth import Bandwidth
+from dropoffd.reader import Reader
 from dropoffd.reuse import Reuse
 from dropoffd.spool.lock import SpoolLock
 from dropoffd.spool.spool import Spool
@@ -113,7 +116,8 @@ class Daemon:
         inbox = Inbox(settings.state_dir, custodian, clock)
         unlogged = Unlogged(spool, dispatch, clock, settings.unlogged_keep_seconds)
         control = Control(spool, keeper, dispatch, bandwidth, clock)
-        listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores))
+        readers = Readers(Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), clock))
+        listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores, readers))
         leftovers = await _leftovers(spool, homes)
 
         async with anyio.create_task_group() as care:

@@ -32,8 +32,8 @@ def network_type(path: str) -> str | None:
     return NETWORK.get(magic)
 
 
-def free_bytes(path: str) -> int:
-    """Return the bytes that this user may still write on the disk of `path`."""
+def free_bytes(path: str | int) -> int:
+    """Return the bytes that this user may still write on the disk of `path`, or of an open file."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 

@@ -17,6 +17,7 @@ from dropoff.content import Capture, Content, payload_name, payload_place, stamp
 from dropoff.messages import Receipt
 from dropoff.packing import PackWriter
 from dropoffd.catalogue.catalogue import Catalogue
+from dropoffd.catalogue.newest import newest_version
 from dropoffd.clock import Clock
 from dropoffd.custody import Digest, Held, Job, Source
 from dropoffd.stores.base import NotFoundError, Progress, Store, StoreError
@@ -109,7 +110,7 @@ class Reuse:
         artifact = (store.url, job.save.run.project, job.save.part.artifact)
         found = self._newest.get(artifact)
         if found is None or self._clock.monotonic() - found[0] > _NEWEST_SECONDS:
-            newest = await self._catalogue.versions.newest(store, *artifact[1:])
+            newest = await newest_version(store, *artifact[1:])
             entries = newest.manifest.entries if newest.manifest else ()
             if len(self._newest) >= _NEWEST_MOST:
                 self._newest.clear()

@@ -8,13 +8,17 @@
 The process may exit, crash or be killed the moment after: the daemon on this host has the content.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dropoff.artifact import Artifact
 from dropoff.delivery import Delivery, wait
 from dropoff.errors import (
+    DamagedError,
     DeliveryError,
     DeliveryTimeoutError,
     DropoffError,
     MissingSourceError,
+    NotStoredError,
     ProtocolError,
     RefusedError,
     SettingsError,
@@ -28,11 +32,15 @@ from dropoff.run import Run, init
 from dropoff.settings import Settings
 from dropoff.version import VERSION
 
+if TYPE_CHECKING:
+    from dropoff.reading import open_run, open_version
+
 __version__ = VERSION
 
 __all__ = [
     "Artifact",
     "Category",
+    "DamagedError",
     "Delivery",
     "DeliveryError",
     "DeliveryTimeoutError",
@@ -40,6 +48,7 @@ __all__ = [
     "JobState",
     "Keep",
     "MissingSourceError",
+    "NotStoredError",
     "ProtocolError",
     "Receipt",
     "RefusedError",
@@ -52,5 +61,16 @@ __all__ = [
     "UsageError",
     "__version__",
     "init",
+    "open_run",
+    "open_version",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what reads stores when it is first used (PEP 562): training that only saves need not."""
+    if name in {"open_run", "open_version"}:
+        from dropoff import reading  # noqa: PLC0415
+
+        return getattr(reading, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dropoff.errors import (
+    DamagedError,
     DropoffError,
+    NotStoredError,
     ProtocolError,
     RefusedError,
     SpoolFullError,
@@ -53,6 +55,8 @@ _ERRORS: dict[Code, Callable[..., DropoffError]] = {
     Code.PROTOCOL: ProtocolError,
     Code.GARBAGE: ProtocolError,
     Code.STOPPING: UnavailableError,
+    Code.NOT_STORED: NotStoredError,
+    Code.DAMAGED: DamagedError,
 }
 
 
@@ -169,10 +173,18 @@ class Connection:
 
     def ask(self, request: Request, fd: int | None = None) -> Reply:
         """Send one request and return its answer, a refusal included."""
+        self.send(request, fd)
+        return self.receive()
+
+    def send(self, request: Request, fd: int | None = None) -> None:
+        """Send one request, whose answer is to be received."""
         data = frame(encode(request))
         sent = socket.send_fds(self._socket, [data], [] if fd is None else [fd])
         if sent < len(data):
             self._socket.sendall(memoryview(data)[sent:])
+
+    def receive(self) -> Reply:
+        """Return the answer to the request that was sent before all others, a refusal included."""
         while True:
             reply = self._next()
             if not isinstance(reply, Working):

@@ -28,7 +28,7 @@ from dropoff.settings import Settings
 
 _AWAY_SECONDS = 0.2
 # Longer than the daemon's pause between two `Working`.
-_SILENCE_SECONDS = 15.0
+SILENCE_SECONDS = 15.0
 _WAIT_JOBS = 10_000
 
 
@@ -142,7 +142,7 @@ def settle(settings: Settings, request: Wait, deadline: float | None) -> Settled
 
 def ask_once(settings: Settings, request: Request) -> Reply:
     """Ask on a connection of its own and with patience: no training loop waits for this answer, but a person may."""
-    connection = Connection(settings, _SILENCE_SECONDS)
+    connection = Connection(settings, SILENCE_SECONDS)
     try:
         return checked(connection.ask(request))
     finally:

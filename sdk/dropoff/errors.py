@@ -49,6 +49,14 @@ class RefusedError(DropoffError):
     """The daemon understood the request and refuses it."""
 
 
+class NotStoredError(DropoffError, LookupError):
+    """The store has no such artifact, version, run or file."""
+
+
+class DamagedError(DropoffError):
+    """What the store has is not what was stored there, or is made to do harm; nothing of it was used."""
+
+
 class DeliveryError(DropoffError):
     """The job ended without its content in the store, or waits for a person."""
 

@@ -61,6 +61,13 @@ class JobState(enum.StrEnum):
 FINAL_STATES = frozenset({JobState.DELIVERED, JobState.CANCELLED, JobState.SUPERSEDED})
 
 
+class Role(enum.StrEnum):
+    """What a version is to a run."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+
+
 class Code(enum.StrEnum):
     """Why the daemon refuses."""
 
@@ -74,6 +81,8 @@ class Code(enum.StrEnum):
     SPOOL_FULL = "spool-full"
     STORE = "store"
     STOPPING = "stopping"
+    NOT_STORED = "not-stored"
+    DAMAGED = "damaged"
     FAILED = "failed"
 
 
@@ -230,7 +239,110 @@ class Limit(msgspec.Struct, frozen=True, tag="limit"):
     store: str = ""
 
 
-Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit
+class VersionId(msgspec.Struct, frozen=True, kw_only=True, tag="version"):
+    """A version in a store; `sha256` is that of its manifest as it was found, empty where that was not read yet."""
+
+    store: str
+    project: str
+    artifact: str
+    number: Annotated[int, msgspec.Meta(ge=0, le=_SEQ_MOST)]
+    sha256: str = ""
+
+
+class RecordId(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
+    """What one save of a run stored."""
+
+    store: str
+    project: str
+    run: str
+    job: str
+
+
+class RunId(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
+    """A run in a store."""
+
+    store: str
+    project: str
+    run: str
+
+
+Stored = VersionId | RecordId
+
+
+class FindVersion(msgspec.Struct, frozen=True, kw_only=True, tag="find-version"):
+    """Look a version up: `which` is v3, an alias, or "latest". With `user` note that this run uses it."""
+
+    store: str
+    project: str
+    artifact: str
+    which: str
+    user: RunInfo | None = None
+
+
+class FindRun(msgspec.Struct, frozen=True, tag="find-run"):
+    """Look a run up."""
+
+    run: RunId
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
+    """List what a run saved, in the order of its calls, `after` a job's id.
+
+    `prefix` is the beginning of names by whole components; all `tags` are wanted.
+    """
+
+    run: RunId
+    prefix: str = ""
+    name: str = ""
+    category: Category | None = None
+    tags: tuple[str, ...] = ()
+    after: str = ""
+    limit: int = 500
+
+
+class Links(msgspec.Struct, frozen=True, tag="links"):
+    """Tell the lineage: which versions a run made and used, or which runs made and used a version."""
+
+    of: VersionId | RunId
+
+
+class Entries(msgspec.Struct, frozen=True, kw_only=True, tag="entries"):
+    """List files, by name, `after` one."""
+
+    of: Stored
+    after: bytes = b""
+    limit: int = 1000
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
+    """Bring files, all or those that `paths` name (also directories of them), to this machine.
+
+    Into the directory whose descriptor travels beside the message, or, without one, into the cache. `links` lets
+    files of the cache be linked; otherwise they are the caller's own, their modes within `umask`.
+    """
+
+    of: Stored
+    paths: tuple[bytes, ...] = ()
+    links: bool = False
+    umask: int = 0o077
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
+    """Write a file's bytes into the pipe whose descriptor travels beside the message; nobody verified them yet."""
+
+    of: Stored
+    path: bytes
+
+
+class Verify(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
+    """Look whether the store has every object with the right size; with `read_data` also hash every byte."""
+
+    of: Stored
+    read_data: bool = False
+
+
+Reading = FindVersion | FindRun | Records | Links | Entries | Fetch | Stream | Verify
+Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit | Reading
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,7 +488,131 @@ class Rates(msgspec.Struct, frozen=True, tag="rates"):
     rates: tuple[Rate, ...]
 
 
-Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done | Rates
+class VersionReport(msgspec.Struct, frozen=True, kw_only=True, tag="version-report"):
+    """A version, without its files. `unrecorded` tells why its use could not be noted."""
+
+    id: VersionId
+    artifact_type: str
+    digest: str
+    size_bytes: int
+    files: int
+    references: int
+    created: str
+    run: str
+    description: str
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    ttl_seconds: float | None
+    skipped: tuple[str, ...]
+    unrecorded: str = ""
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True, tag="run-report"):
+    """A run as its own record tells it."""
+
+    id: RunId
+    created: str
+    host: str
+    user: str
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    finished: str | None
+
+
+class RecordReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one save stored. `sha256` is empty for a directory."""
+
+    id: RecordId
+    name: str
+    kind: Kind
+    category: Category
+    created: str
+    description: str
+    tags: tuple[str, ...]
+    metadata: dict[str, Any]
+    size_bytes: int
+    files: int
+    sha256: str
+
+
+class RecordList(msgspec.Struct, frozen=True, tag="record-list"):
+    """Some of what a run saved; there is more after the job `more`, unless that is empty."""
+
+    records: tuple[RecordReport, ...]
+    more: str = ""
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A run made a version its output, or used it as its input."""
+
+    role: Role
+    run_project: str
+    run: str
+    project: str
+    artifact: str
+    version: int
+    created: str
+
+
+class LinkList(msgspec.Struct, frozen=True, tag="link-list"):
+    """A lineage."""
+
+    links: tuple[Link, ...]
+
+
+class EntryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, or with `uri` something that lies elsewhere."""
+
+    path: bytes
+    size_bytes: int | None
+    sha256: str = ""
+    mode: str = ""
+    mtime: str = ""
+    content_type: str = ""
+    uri: str = ""
+    etag: str = ""
+
+
+class EntryList(msgspec.Struct, frozen=True, tag="entry-list"):
+    """Some files; `more` tells that others come after the last."""
+
+    entries: tuple[EntryReport, ...]
+    more: bool = False
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
+    """What a `Fetch` or `Stream` did: `fetched_bytes` came from the store, the rest was here.
+
+    `place` is in the cache; `sha256` is what a stream's bytes should have.
+    """
+
+    files: int
+    size_bytes: int
+    fetched_bytes: int
+    place: str = ""
+    sha256: str = ""
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """A file whose bytes are not in the store as they should be."""
+
+    path: bytes
+    key: str
+    cause: str
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True, tag="verified"):
+    """What a `Verify` found; of very much damage only some is told, `damaged` counts all."""
+
+    files: int
+    objects: int
+    read_bytes: int
+    damaged: int
+    damage: tuple[Damage, ...]
+
+
+Answer = VersionReport | RunReport | RecordList | LinkList | EntryList | Fetched | Verified
+Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done | Rates | Answer
 
 encode = msgspec.msgpack.Encoder().encode
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dropoff.ids import JobId
-from dropoff.messages import Category, Kind
+from dropoff.messages import Category, Kind, Role
 
 STORE_FORMAT = 1
 
@@ -60,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     skipped: tuple[str, ...] = ()
     source: str = ""
+    prefix: str = ""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,10 +110,24 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = STORE_FORMAT
 
 
+class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run made a version its output, or used it as its input."""
+
+    role: Role
+    run_project: str
+    run: str
+    project: str
+    artifact: str
+    version: int
+    created: str
+    format: int = STORE_FORMAT
+
+
 encode = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
 decode_run = msgspec.json.Decoder(RunRecord).decode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
+decode_link = msgspec.json.Decoder(LinkRecord).decode
 decode_alias = msgspec.json.Decoder(AliasRecord).decode
 
 

@@ -7,7 +7,7 @@ is on disk. What can be wrong with the call is raised here, at once; what happen
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,7 @@ from dropoff.messages import (
     Category,
     Keep,
     Kind,
+    RunId,
     RunInfo,
     Save,
     Settled,
@@ -30,6 +31,9 @@ from dropoff.messages import (
 )
 from dropoff.names import check_name, display
 from dropoff.settings import Settings, load, store_url
+
+if TYPE_CHECKING:
+    from dropoff.reading import StoredVersion
 
 _runs = msgspec.msgpack.Decoder(RunInfo)
 
@@ -213,6 +217,25 @@ class Run:
         else:
             artifact.add_file(raw)
         return artifact
+
+    def use_artifact(self, artifact: str) -> "StoredVersion":
+        """Return a version, and note that this run uses it.
+
+        It is named as "name:v3", "name:alias" or "name" (the latest), of this project, or "project/name:...".
+        Raises NotStoredError if it is not in the run's store, UnavailableError without a daemon.
+        """
+        from dropoff.reading import open_version  # noqa: PLC0415  # training that only saves need not load it
+
+        return open_version(
+            artifact, project=self.project, store=self.info.store, settings=self._settings, user=self.info
+        )
+
+    @property
+    def artifacts(self) -> "dict[str, StoredVersion]":
+        """The newest version of each artifact that this run logged and that is delivered, by name."""
+        from dropoff.reading import artifacts_of  # noqa: PLC0415  # same
+
+        return artifacts_of(self._settings, RunId(store=self.info.store, project=self.project, run=self.name))
 
     def flush(self, timeout: float | None = None) -> Settled:
         """Wait, at most `timeout` seconds, until all that this run saved is delivered.

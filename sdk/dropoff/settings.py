@@ -60,6 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = False
     runtime_dir: Annotated[str, _setting("path", "the daemon's socket")] = ""
     cache_dir: Annotated[str, _setting("path", "what can be fetched again")] = ""
+    cache_max_bytes: Annotated[
+        int,
+        _setting("bytes", "how much of what was fetched the cache keeps; what was not used for longest goes"),
+        msgspec.Meta(ge=0),
+    ] = 50 * 2**30
     answer_deadline_seconds: Annotated[
         float,
         _setting("seconds", "how long a save waits for a silent daemon before it uses the inbox"),

@@ -275,6 +275,10 @@ class FaultyStore:
         """Get, or fail as scripted."""
         return await self._do("get", lambda: self.inner.get(key, start, end))
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Read, or fail as scripted."""
+        return await self._do("read", lambda: self.inner.read(key, start, buffer))
+
     async def stat(self, key: str) -> Stat:
         """Stat, or fail as scripted."""
         return await self._do("stat", lambda: self.inner.stat(key))

@@ -194,7 +194,7 @@ async def test_content_of_the_newest_version_is_not_sent_again(host: Host, tmp_p
 
     whole = sum(map(len, many.values()))
     assert await again("renamed", many) == (whole, set())
-    assert host.store.calls.count("put") == 2  # the manifest and the alias
+    assert host.store.calls.count("put") == 3  # the manifest, the alias, the link
     few = many | {f"{n:03}": b"new %d" % n for n in range(3)}
     spared, new = await again("few", few)
     assert spared == sum(len(data) for path, data in few.items() if many[path] == data)

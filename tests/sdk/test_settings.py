@@ -68,8 +68,8 @@ def test_every_key_can_come_from_either_source(environment: dict[str, str]) -> N
         "store": "/data", "state_dir": "/s", "allow_network_state": True, "runtime_dir": "/r", "cache_dir": "/c",
         "answer_deadline_seconds": 0.5, "on_unavailable": "link", "spool_quota_bytes": 1, "spool_floor_bytes": 2,
         "when_full": "wait", "when_full_timeout_seconds": 3.5, "copy_after_seconds": 4.5, "leases_max": 5,
-        "link_dir": "/l", "transfers_max": 6, "in_flight_max": 11, "bandwidth": "1MB/s", "requests_per_second": 12.5,
-         "retry_first_seconds": 7.5, "retry_most_seconds": 8.5,
+        "link_dir": "/l", "cache_max_bytes": 13, "transfers_max": 6, "in_flight_max": 11, "bandwidth": "1MB/s",
+            "requests_per_second": 12.5,         "retry_first_seconds": 7.5, "retry_most_seconds": 8.5,
         "unlogged_keep_seconds": 20.5, "history_jobs": 9, "stop_timeout_seconds": 10.5,
     }  # fmt: skip
     assert set(values) == set(Settings.__struct_fields__)

@@ -121,6 +121,10 @@ class StruckStore:
         """Get, unless struck."""
         return await self._struck("get", lambda: self.inner.get(key, start, end))
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Read, unless struck."""
+        return await self._struck("read", lambda: self.inner.read(key, start, buffer))
+
     async def _struck(self, operation: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         strike = self._next(operation)
         if strike and strike.moment == CRASH_BEFORE:

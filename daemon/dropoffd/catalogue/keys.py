@@ -5,7 +5,8 @@
 
 import hashlib
 
-from dropoff.messages import RunInfo, Save
+from dropoff.messages import Role, RunInfo, Save
+from dropoff.records import LinkRecord
 
 # The characters that S3's user guide calls safe in keys, without "*", and "~" of RFC 3986's unreserved ones.
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!'()")
@@ -36,12 +37,42 @@ def pack_key(save: Save, sha256: str) -> str:
 
 def run_key(run: RunInfo) -> str:
     """Return the key of a run's own record."""
-    return f"{_run(run)}/run.json"
+    return f"{run_prefix(run.project, run.name)}run.json"
 
 
 def record_key(save: Save) -> str:
     """Return the key of the record of one job."""
-    return f"{_run(save.run)}/files/{save.job}.json"
+    return f"{records_prefix(save.run.project, save.run.name)}{save.job}.json"
+
+
+def run_prefix(project: str, run: str) -> str:
+    """Return what the keys of all that belongs to a run begin with."""
+    return f"{component(project.encode())}/runs/{component(run.encode())}/"
+
+
+def records_prefix(project: str, run: str) -> str:
+    """Return what the keys of a run's records begin with; listed, they come in the order of the calls."""
+    return f"{run_prefix(project, run)}files/"
+
+
+def run_links_prefix(project: str, run: str, role: Role) -> str:
+    """Return what the keys of the links from a run to its inputs or outputs begin with."""
+    return f"{run_prefix(project, run)}{role}s/"
+
+
+def version_links_prefix(project: str, artifact: str, number: int) -> str:
+    """Return what the keys of the links from a version to the runs that use it begin with."""
+    return f"{_artifact(project, artifact)}/uses/{number:06d}/"
+
+
+def link_keys(link: LinkRecord) -> tuple[str, ...]:
+    """Return the keys of a link: at the run, and of a use also at the version, whose manifest does not tell."""
+    version = component(f"{link.project}/{link.artifact}:v{link.version}".encode())
+    at_run = f"{run_links_prefix(link.run_project, link.run, link.role)}{version}.json"
+    if link.role is Role.OUTPUT:
+        return (at_run,)
+    run = component(f"{link.run_project}/{link.run}".encode())
+    return f"{version_links_prefix(link.project, link.artifact, link.version)}{run}.json", at_run
 
 
 def versions_prefix(project: str, artifact: str) -> str:
@@ -67,10 +98,6 @@ def alias_key(project: str, artifact: str, alias: str) -> str:
 
 def _artifact(project: str, artifact: str) -> str:
     return f"{component(project.encode())}/artifacts/{component(artifact.encode())}"
-
-
-def _run(run: RunInfo) -> str:
-    return f"{component(run.project.encode())}/runs/{component(run.name.encode())}"
 
 
 def component(name: bytes) -> str:

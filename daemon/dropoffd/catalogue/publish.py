@@ -43,6 +43,7 @@ async def publish(store: Store, job: Job, places: Mapping[int, tuple[str, int | 
         job=save.job, project=save.run.project, run=save.run.name, kind=save.kind, name=path_fields(save.name)[0],
         category=save.category, created=moment(save.created_at), description=save.description, tags=save.tags,
         metadata=save.metadata, skipped=job.skipped, source=path_fields(save.source)[0],
+        prefix=save.prefix,
         entries=tuple(entry(save, held, *places[held.content.ordinal]) for held in files),
     )  # fmt: skip
     key = keys.record_key(save)

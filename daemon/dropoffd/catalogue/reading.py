@@ -1,16 +1,31 @@
 """Read what a store says, which may be damaged or hostile: bounded, and checked before it is believed."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
-from dropoff.records import STORE_FORMAT, Manifest, decode_manifest
+from dropoff.names import printable
+from dropoff.records import (
+    STORE_FORMAT,
+    Entry,
+    Manifest,
+    Record,
+    decode_manifest,
+    decode_record,
+    entry_path,
+)
 from dropoffd.stores.base import CorruptError, RefusedError, Store
 
 T = TypeVar("T")
 
 MANIFEST_MAX_BYTES = 512 << 20
+RECORD_MAX_BYTES = MANIFEST_MAX_BYTES
+# Within what a store's answer may have.
+_PIECE_BYTES = 16 << 20
+_SMALL_MAX_BYTES = 4 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Format(msgspec.Struct):
@@ -37,7 +52,38 @@ def read(data: bytes, decode: Callable[[bytes], T], key: str) -> T:
 
 async def read_manifest(store: Store, key: str) -> tuple[Manifest, bytes]:
     """Return a manifest and its bytes; raises NotFoundError, CorruptError or RefusedError."""
-    data = await store.get(key, 0, MANIFEST_MAX_BYTES + 1)
-    if len(data) > MANIFEST_MAX_BYTES:
-        raise RefusedError(f"unable to read {key}: it is larger than {MANIFEST_MAX_BYTES} bytes")
+    data = await _bounded(store, key, MANIFEST_MAX_BYTES)
     return read(data, decode_manifest, key), data
+
+
+async def read_record(store: Store, key: str) -> Record:
+    """Return what a save stored; raises as `read_manifest`."""
+    return read(await _bounded(store, key, RECORD_MAX_BYTES), decode_record, key)
+
+
+async def read_small(store: Store, key: str, decode: Callable[[bytes], T]) -> T:
+    """Return what a small object says; raises as `read_manifest`."""
+    return read(await _bounded(store, key, _SMALL_MAX_BYTES), decode, key)
+
+
+async def _bounded(store: Store, key: str, most_bytes: int) -> bytes:
+    data = b""
+    while True:
+        piece = await store.get(key, len(data), len(data) + _PIECE_BYTES)
+        data = data + piece if data else piece
+        if len(data) > most_bytes:
+            raise RefusedError(f"unable to read {key}: it is larger than {most_bytes} bytes")
+        if len(piece) < _PIECE_BYTES:
+            return data
+
+
+def check_entries(entries: Iterable[Entry], key: str) -> None:
+    """Raise CorruptError for entries that cannot be what we wrote."""
+    for entry in entries:
+        offset = 0 if entry.offset is None else entry.offset
+        if entry.size < 0 or offset < 0 or not _SHA256.fullmatch(entry.sha256):
+            raise CorruptError(f"unable to read {key}: its entry {printable(entry.path)!r} makes no sense")
+        try:
+            entry_path(entry)
+        except ValueError as error:
+            raise CorruptError(f"unable to read {key}: {error} in {printable(entry.path)!r}") from None

@@ -6,21 +6,22 @@ number is noted before the attempt, so that a try after a crash recognizes the m
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
 from dropoff.messages import Pointer, Receipt, Version
 from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path, path_fields
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record, move
+from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
 from dropoffd.catalogue.compose import compose
+from dropoffd.catalogue.links import made_output
+from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create, moment
-from dropoffd.catalogue.reading import read_manifest
 from dropoffd.clock import Clock
 from dropoffd.custody import Addition, Job, Note
 from dropoffd.errors import SourceChangedError
-from dropoffd.stores.base import AlreadyExistsError, NotFoundError, RefusedError, Store
+from dropoffd.stores.base import AlreadyExistsError, RefusedError, Store
 
 SKIPPED_SHOWN = 100
 
@@ -36,14 +37,6 @@ class Facts(Protocol):
 
     async def set_note(self, seq: int, note: Note) -> None:
         """Record what a version's delivery is about to do."""
-
-
-class Newest(NamedTuple):
-    """The newest version of an artifact: number -1 if there is none, no manifest if that was removed."""
-
-    number: int
-    manifest: Manifest | None = None
-    sha256: str = ""
 
 
 class Versions:
@@ -64,6 +57,7 @@ class Versions:
         ours = self._manifest(job, version, additions)
         number, sha256 = await self._number(store, job, ours)
         await self._move_aliases(store, job, version, number)
+        await made_output(store, job.save.run, ours, number)
         return Receipt(
             job=job.id,
             store=store.url,
@@ -97,10 +91,10 @@ class Versions:
         """Return the number of the version with our content, newly made if need be, and its manifest's sha256."""
         noted = await self._facts.note(job.seq)
         if noted.number is not None:
-            made = await self._at(store, ours, noted.number)
+            made = await version_at(store, ours.project, ours.artifact, noted.number)
             if made.manifest is not None and made.manifest.job == job.id:
                 return _checked(made, ours)
-        newest = await self.newest(store, ours.project, ours.artifact)
+        newest = await newest_version(store, ours.project, ours.artifact)
         while True:
             if newest.manifest is not None:
                 _check_type(newest.manifest, ours)
@@ -112,38 +106,11 @@ class Versions:
             try:
                 await create(store, keys.version_key(ours.project, ours.artifact, number), data)
             except AlreadyExistsError:
-                newest = await self._at(store, ours, number)
+                newest = await version_at(store, ours.project, ours.artifact, number)
                 if newest.manifest is not None and newest.manifest.job == job.id:
                     return _checked(newest, ours)
             else:
                 return number, hashlib.sha256(data).hexdigest()
-
-    async def newest(self, store: Store, project: str, artifact: str) -> Newest:
-        """Return the newest version: where `latest` stands, and on from there for as long as there are more."""
-        latest = await alias_of(store, keys.alias_key(project, artifact, LATEST))
-        if latest is not None:
-            number = latest.version
-        else:
-            found = [
-                keys.version_number(stat.key) async for stat in store.list(keys.versions_prefix(project, artifact))
-            ]
-            number = max((one for one in found if one is not None), default=-1)
-        newest = await self._get(store, project, artifact, number) if number >= 0 else Newest(-1)
-        while True:
-            following = await self._get(store, project, artifact, newest.number + 1)
-            if following.manifest is None:
-                return newest
-            newest = following
-
-    async def _at(self, store: Store, ours: Manifest, number: int) -> Newest:
-        return await self._get(store, ours.project, ours.artifact, number)
-
-    async def _get(self, store: Store, project: str, artifact: str, number: int) -> Newest:
-        try:
-            manifest, data = await read_manifest(store, keys.version_key(project, artifact, number))
-        except NotFoundError:
-            return Newest(number)
-        return Newest(number, manifest, hashlib.sha256(data).hexdigest())
 
     async def _move_aliases(self, store: Store, job: Job, version: Version, number: int) -> None:
         project, artifact = job.save.run.project, job.save.name.decode()

@@ -4,7 +4,7 @@ import argparse
 
 from dropoff.messages import JobState
 from dropoff.version import VERSION
-from dropoffd.cli import commands
+from dropoffd.cli import commands, reading
 from dropoffd.errors import Exit
 
 _EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
@@ -69,6 +69,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     limit.add_argument("--store", default="", metavar="URL", help="only what goes to this store")
 
+    get = verb("get", reading.get, "download a version of an artifact; also where no daemon runs")
+    get.add_argument("version", metavar="[PROJECT/]NAME[:VERSION]", help="v3 or an alias; without one the latest")
+    get.add_argument("directory", nargs="?", metavar="DIR", help="where to (a directory of the artifact's name)")
+    get.add_argument("--path", action="append", default=[], help="only this file, or those below this directory")
+    get.add_argument("--links", action="store_true", help="read-only links into the cache instead of copies")
+    _place(get)
+
     doctor = verb(
         "doctor", commands.doctor, "try everything that deliveries need on a store, and leave nothing there"
     )
@@ -85,3 +92,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     demo.add_argument("--directory", metavar="DIR", help="where to work and leave the store (a new temporary one)")
     return parser.parse_args(argv)
+
+
+def _place(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--project", default="default", help="where no project is named (default)")
+    verb.add_argument("--store", default="", metavar="URL", help="a URL or a directory (the setting `store`)")

@@ -32,6 +32,7 @@ from dropoff.messages import (
     Limit,
     Pause,
     Rates,
+    Reading,
     Refused,
     Reply,
     Request,
@@ -49,6 +50,7 @@ from dropoff.names import check_name, display
 from dropoffd.errors import SpoolBrokenError
 from dropoffd.intake.connection import Connection
 from dropoffd.intake.custodian import Custodian
+from dropoffd.intake.readers import Readers
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import StoreError
 from dropoffd.stores.registry import Stores
@@ -98,13 +100,20 @@ class Handlers:
     """Answers requests."""
 
     def __init__(
-        self, spool: Spool, custodian: Custodian, deliveries: Deliveries, inbox: Inbox, stores: Stores
+        self,
+        spool: Spool,
+        custodian: Custodian,
+        deliveries: Deliveries,
+        inbox: Inbox,
+        stores: Stores,
+        readers: Readers,
     ) -> None:
         self._spool = spool
         self._custodian = custodian
         self._deliveries = deliveries
         self._inbox = inbox
         self._stores = stores
+        self._readers = readers
         self._runs: set[tuple[str, str, str]] = set()
         self._table: dict[type, Callable[[Any], Awaitable[Reply]]] = {
             Status: self._status,
@@ -123,6 +132,8 @@ class Handlers:
             return await self._save(request, connection)
         if isinstance(request, Wait):
             return await self._wait(request, connection)
+        if isinstance(request, Reading):
+            return await self._readers.answer(request, connection)
         if isinstance(request, Hello):
             return Refused(Code.PROTOCOL, "unable to greet twice on one connection")
         return await self._table[type(request)](request)

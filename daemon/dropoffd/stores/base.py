@@ -186,7 +186,7 @@ class Store(Protocol):
         """Its way to take large objects in parts; None where one request takes any size."""
 
     async def prepare(self) -> None:
-        """Find out what the store can do; `limits` are true from then on. To be awaited before anything else."""
+        """Find out what the store can do; `limits` are true from then on. Reading needs none of it; all else does."""
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         """Store `body` under `key`, whole or not at all; return what the store then has.
@@ -197,6 +197,12 @@ class Store(Protocol):
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Return the bytes from `start` up to `end`; raises NotFoundError. For records and small ranges."""
+
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill `buffer` with the bytes from `start` on; return how many there were. Raises NotFoundError.
+
+        For large ranges, whose bytes are received where they are wanted; a try that failed may have left some there.
+        """
 
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`; raises NotFoundError."""

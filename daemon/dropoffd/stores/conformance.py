@@ -245,6 +245,25 @@ async def ranges_can_be_read(store: Store) -> None:
 
 
 @check
+async def ranges_are_received_where_they_are_wanted(store: Store) -> None:
+    """A buffer is filled with any part of an object, as far as the object goes."""
+    key = f"{somewhere()}/object"
+    await put(store, key, b"0123456789")
+    for start, size, wanted in (
+        (0, 10, b"0123456789"),
+        (3, 2, b"34"),
+        (8, 5, b"89"),
+        (10, 5, b""),
+        (99, 1, b""),
+        (5, 0, b""),
+    ):
+        buffer = bytearray(size)
+        count = await store.read(key, start, memoryview(buffer))
+        assert bytes(buffer[:count]) == wanted
+    await expect(NotFoundError, store.read(f"{somewhere()}/nothing", 0, memoryview(bytearray(1))))
+
+
+@check
 async def reading_what_is_not_there_says_so(store: Store) -> None:
     """`get` and `stat` of a key that nobody put raise NotFoundError."""
     key = f"{somewhere()}/nothing"

@@ -62,6 +62,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     data: bytes
+    into_bytes: int = 0
+    """How much of the body was received where the request wanted it, instead of in `data`."""
 
 
 class _Wire:
@@ -69,8 +71,7 @@ class _Wire:
 
     def __init__(self, scope: anyio.CancelScope, answer_seconds: float) -> None:
         self.transport: asyncio.Transport | None = None
-        self.handed_bytes = 0
-        self.received_bytes = 0
+        self.handed_bytes = self.received_bytes = 0
         self.waits_for_us = False
         self.silence = ""
         self.failure: Exception | None = None
@@ -89,6 +90,8 @@ class _Wire:
             self._last, self._since = state, now
         elif pending and now - self._since > _STALL_SECONDS:
             self.silence = f"no byte was acknowledged for {_STALL_SECONDS:.0f} s"
+        elif self.received_bytes and now - self._since > _STALL_SECONDS:
+            self.silence = f"no byte came for {_STALL_SECONDS:.0f} s"
         elif now - self._since > self._answer_seconds:
             self.silence = f"no answer within {self._answer_seconds:.0f} s"
         if self.silence:
@@ -172,17 +175,19 @@ class Http:
         progress: Progress | None = None,
         *,
         answer_seconds: float = 60.0,
+        into: memoryview | None = None,
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
 
-        `url` is sent as it is. Once all is sent the server may keep silent for `answer_seconds`.
+        `url` is sent as it is. Once all is sent the server may keep silent for `answer_seconds`. `into` takes the
+        body of an answer that is part of an object.
         """
         with anyio.CancelScope() as scope:
             wire = _Wire(scope, answer_seconds)
             _wire.set(wire)
             self._wires.add(wire)
             try:
-                return await self._send(method, url, headers, body, progress, wire)
+                return await self._send(method, url, headers, body, progress, wire, into)
             except ssl.SSLCertVerificationError as error:
                 raise UnreachableError(
                     f"unable to trust {_shown(url)}: {error.verify_message}",
@@ -207,6 +212,7 @@ class Http:
         body: Body | bytes,
         progress: Progress | None,
         wire: _Wire,
+        into: memoryview | None,
     ) -> Answer:
         size = len(body) if isinstance(body, bytes) else body.size_bytes
         sent = {**headers, "content-length": str(size)} if size or method in {"PUT", "POST"} else headers
@@ -220,10 +226,16 @@ class Http:
             allow_redirects=False,
             skip_auto_headers=("content-type", "accept-encoding", "accept"),
         ) as response:
-            received = await _bounded(response, wire)
+            # Some servers answer a range with all of the object, and rclone a range with 200.
+            partial = response.status == 206 or "content-range" in response.headers
+            filled, received = 0, b""
+            if into is not None and partial:
+                filled = await _fill(response, into, wire)
+            else:
+                received = await _bounded(response, wire)
         if progress and isinstance(body, bytes) and response.ok:
             progress(size)
-        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received)
+        return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received, filled)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -266,6 +278,16 @@ async def _piece(body: Body, buffer: memoryview, offset: int) -> memoryview | by
         raise CorruptError(f"unable to send all of the content: it ends after {offset} bytes")
     await body.admit(len(piece))
     return piece
+
+
+async def _fill(response: aiohttp.ClientResponse, buffer: memoryview, wire: _Wire) -> int:
+    filled = 0
+    async for chunk in response.content.iter_any():
+        if filled + len(chunk) > len(buffer):
+            raise UnavailableError(f"unable to use {response.url.host}: it sends more than it was asked for")
+        buffer[filled : filled + len(chunk)] = chunk
+        filled = wire.received_bytes = filled + len(chunk)
+    return filled
 
 
 async def _bounded(response: aiohttp.ClientResponse, wire: _Wire) -> bytes:

@@ -57,6 +57,10 @@ class LimitedStore:
         """Return some of an object's bytes."""
         return await self._brake.request(lambda: self._inner.get(key, start, end))
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill a buffer with an object's bytes."""
+        return await self._brake.request(lambda: self._inner.read(key, start, buffer))
+
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`."""
         return await self._brake.request(lambda: self._inner.stat(key))

@@ -128,6 +128,10 @@ class RetryingStore:
         """Return some of an object's bytes."""
         return await self._patiently(lambda: self._inner.get(key, start, end))
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill a buffer with an object's bytes; each try from its beginning."""
+        return await self._patiently(lambda: self._inner.read(key, start, buffer))
+
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`."""
         return await self._patiently(lambda: self._inner.stat(key))

@@ -80,6 +80,10 @@ class DirectoryStore:
         """Return some of an object's bytes."""
         return await self._in_thread(self._get, key, start, end)
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill a buffer with an object's bytes."""
+        return await self._in_thread(self._read, key, start, buffer)
+
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`."""
         return await self._in_thread(self._stat, key)
@@ -182,6 +186,16 @@ class DirectoryStore:
         with os.fdopen(_open(self._path(key)), "rb") as file:
             file.seek(start)
             return file.read(-1 if end is None else max(0, end - start))
+
+    def _read(self, key: str, start: int, buffer: memoryview) -> int:
+        fd = _open(self._path(key))
+        try:
+            filled = 0
+            while filled < len(buffer) and (count := os.preadv(fd, [buffer[filled:]], start + filled)):
+                filled += count
+            return filled
+        finally:
+            os.close(fd)
 
     def _stat(self, key: str) -> Stat:
         path = self._path(key)

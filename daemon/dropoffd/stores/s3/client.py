@@ -54,15 +54,17 @@ class Client:
         progress: Progress | None = None,
         *,
         answer_seconds: float = 60.0,
+        into: memoryview | None = None,
     ) -> Answer:
         """Send a request about `key`, or the bucket for None, and return the answer.
 
-        `what` says in errors what was tried; `payload_sha256` is the body's digest in hex, or UNSIGNED.
+        `what` says in errors what was tried; `payload_sha256` is the body's digest in hex, or UNSIGNED. `into` takes
+        the range that was asked for.
         """
         learnt: set[str] = set()
         while True:
             answer = await self._once(
-                method, key, query, headers or {}, body, payload_sha256, progress, answer_seconds
+                method, key, query, headers or {}, body, payload_sha256, progress, answer_seconds, into
             )
             found = answers.problem(method, answer)
             if found is None:
@@ -90,6 +92,7 @@ class Client:
         payload_sha256: str,
         progress: Progress | None,
         answer_seconds: float,
+        into: memoryview | None,
     ) -> Answer:
         address = self.address
         path = address.bucket_path if key is None else address.path(key)
@@ -99,7 +102,7 @@ class Client:
             now = self._clock.now() + self.skew_seconds
             sent = self._signer.sign(method, path, query, sent, payload_sha256, credentials, now)
         url = f"{address.scheme}://{address.authority}{path}" + (f"?{query_string(query)}" if query else "")
-        return await self._http.request(method, url, sent, body, progress, answer_seconds=answer_seconds)
+        return await self._http.request(method, url, sent, body, progress, answer_seconds=answer_seconds, into=into)
 
     async def aclose(self) -> None:
         """Close the connections."""

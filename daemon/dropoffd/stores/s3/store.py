@@ -202,6 +202,25 @@ class S3Store:
         partial = not span or answer.status == 206 or "content-range" in answer.headers
         return answer.data if partial else answer.data[start:end]
 
+    async def read(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill a buffer with an object's bytes."""
+        check_key(key, self.limits)
+        if not buffer:
+            return 0
+        span = {"range": f"bytes={start}-{start + len(buffer) - 1}"}
+        try:
+            answer = await self._client.call(f"get {key}", "GET", key, (), span, into=buffer)
+        except RefusedError as error:
+            if "InvalidRange" in error.message or "416" in error.message:  # the object ends before
+                return 0
+            raise
+        if not answer.data:
+            return answer.into_bytes
+        # A server that answers a range with all of the object.
+        piece = answer.data[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`.
 

@@ -1,0 +1,95 @@
+"""The commands that read stores: through the daemon, which has the credentials, or here, where none runs."""
+
+import argparse
+import asyncio
+import os
+from typing import TypeVar
+
+from dropoff.client import Connection, checked
+from dropoff.delivery import SILENCE_SECONDS
+from dropoff.errors import ProtocolError, UnavailableError, UsageError
+from dropoff.messages import Answer, Fetch, Fetched, Reading, VersionReport
+from dropoff.names import check_name, printable
+from dropoff.reading import umask, version_named
+from dropoff.settings import Settings, load, store_url
+from dropoffd.cli import text
+from dropoffd.errors import Exit
+
+_Answer = TypeVar("_Answer")
+
+
+def get(arguments: argparse.Namespace) -> int:
+    """Download a version."""
+    settings = load()
+    asked = version_named(arguments.version, arguments.project, _store(settings, arguments.store))
+    version = _answer(settings, asked, VersionReport)
+    directory = os.path.abspath(arguments.directory or version.id.artifact)
+    os.makedirs(directory, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        paths = tuple(check_name(path.rstrip("/")) for path in arguments.path)
+        fetch = Fetch(of=version.id, paths=paths, links=arguments.links, umask=umask())
+        fetched = _answer(settings, fetch, Fetched, fd)
+    finally:
+        os.close(fd)
+    if arguments.json:
+        print(text.json(fetched))
+    else:
+        name = f"{version.id.project}/{version.id.artifact}:v{version.id.number}"
+        print(printable(f"{name}: {fetched.files} files, {text.size(fetched.size_bytes)}, in {directory}"))
+    return Exit.OK
+
+
+def _store(settings: Settings, named: str) -> str:
+    return store_url(named or settings.store)
+
+
+def _answer(settings: Settings, asked: Reading, kind: type[_Answer], fd: int | None = None) -> _Answer:
+    """Ask the daemon, or answer it here."""
+    try:
+        connection = Connection(settings, SILENCE_SECONDS)
+    except OSError:
+        answer: object = asyncio.run(_here(settings, asked, fd))
+    else:
+        try:
+            answer = checked(connection.ask(asked, fd))
+        except OSError as error:
+            raise UnavailableError(
+                "unable to go on: the daemon went away", hint="run the command again; it goes on where it was"
+            ) from error
+        finally:
+            connection.close()
+    if not isinstance(answer, kind):
+        raise ProtocolError(f"unable to understand the daemon: it answered {type(answer).__name__}")
+    return answer
+
+
+async def _here(settings: Settings, asked: Reading, fd: int | None) -> Answer:
+    # The other commands must not pay for all this.
+    from dropoffd.clock import SystemClock  # noqa: PLC0415
+    from dropoffd.fetch.cache import Cache  # noqa: PLC0415
+    from dropoffd.limits.bandwidth import Bandwidth  # noqa: PLC0415
+    from dropoffd.reader import Reader  # noqa: PLC0415
+    from dropoffd.stores.registry import Stores  # noqa: PLC0415
+
+    found: dict[str, str] = {}
+
+    async def recall(key: str) -> str | None:
+        return found.get(key)
+
+    async def remember(key: str, value: str) -> None:
+        found[key] = value
+
+    clock = SystemClock()
+    stores = Stores(
+        clock, recall, remember, Bandwidth(clock, settings.bandwidth, recall, remember),
+        requests_per_second=settings.requests_per_second, in_flight_max=settings.in_flight_max,
+    )  # fmt: skip
+    try:
+        return await Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), clock).answer(asked, fd)
+    except OSError as error:
+        raise UsageError(
+            f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"
+        ) from error
+    finally:
+        await stores.aclose()

@@ -1,0 +1,1 @@
+"""Bring content from a store to a directory or into the cache."""

@@ -1,0 +1,52 @@
+"""Answer those who read, for as long as they wait."""
+
+import os
+
+import anyio
+
+from dropoff.errors import DamagedError, NotStoredError, UsageError
+from dropoff.messages import Code, Fetch, Reading, Refused, Reply, Stream
+from dropoffd.intake.connection import Connection
+from dropoffd.reader import Reader
+
+_LOOK_SECONDS = 0.2
+_CODES = ((NotStoredError, Code.NOT_STORED), (DamagedError, Code.DAMAGED), (UsageError, Code.UNREADABLE))
+
+
+class Readers:
+    """Serves requests that read."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def answer(self, request: Reading, connection: Connection) -> Reply | None:
+        """Return the answer; None if the caller went away meanwhile, and with it the work."""
+        fd = connection.take_descriptor() if isinstance(request, Fetch | Stream) else None
+        reply: Reply | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_end_with_caller, connection, group.cancel_scope)
+                reply = await self._answer(request, fd)
+                group.cancel_scope.cancel()
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return reply
+
+    async def _answer(self, request: Reading, fd: int | None) -> Reply:
+        try:
+            return await self._reader.answer(request, fd)
+        except (NotStoredError, DamagedError, UsageError) as error:
+            code = next(code for kind, code in _CODES if isinstance(error, kind))
+            return Refused(code, error.message, error.hint)
+        except OSError as error:
+            return Refused(
+                Code.UNREADABLE, f"unable to read or write on this machine: {error}",
+                "check permissions and the room on the disk",
+            )  # fmt: skip
+
+
+async def _end_with_caller(connection: Connection, scope: anyio.CancelScope) -> None:
+    while connection.caller_waits():  # noqa: ASYNC110  # what comes from it is read elsewhere
+        await anyio.sleep(_LOOK_SECONDS)
+    scope.cancel()
