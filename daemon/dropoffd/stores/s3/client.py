@@ -78,7 +78,7 @@ class Client:
 
     async def _told(self, key: str | None, answer: Answer, found: Problem) -> tuple[Answer, Problem]:
         """Return why a HEAD was refused: its own answer has no body to say so in, one to a GET has."""
-        other = await self._once("GET", key, (), {"range": "bytes=0-0"}, b"", EMPTY_SHA256, None, 60.0)
+        other = await self._once("GET", key, (), {"range": "bytes=0-0"}, b"", EMPTY_SHA256, None, 60.0, None)
         why = answers.problem("GET", other)
         return (other, why) if why is not None else (answer, found)
 
