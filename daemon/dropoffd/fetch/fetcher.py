@@ -26,7 +26,7 @@ REQUESTS_AT_ONCE = 8
 PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 # Hashing and writing leave training a core where there are two.
-_THREADS = max(2, (os.cpu_count() or 2) // 2)
+_THREADS = max(3, (os.cpu_count() or 2) // 2)
 
 T = TypeVar("T")
 

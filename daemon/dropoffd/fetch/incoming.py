@@ -64,7 +64,7 @@ class Incoming:
 
     def part(self, content: Wanted) -> "PartFile":
         """Open the part file of a large content: what an earlier try left, or a new one."""
-        name = f"{content.sha256}.part"
+        name = _part_name(content)
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         try:
             # Another download of it may be at work; then this one goes alone.
@@ -86,7 +86,7 @@ class PartFile:
         self.content = content
         self._incoming = incoming
         self._fd = fd
-        self._lock = threading.Lock()
+        self._lock, self._digesting = threading.Lock(), threading.Lock()
         self._pieces = pieces(content.size_bytes)
         self._note = os.open(
             f"{name}.have", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600,
@@ -118,14 +118,19 @@ class PartFile:
         with self._lock:
             os.write(self._note, f"{start} {end}\n".encode())
             self._have.add(index)
-            if index == self._digested:  # it is in memory just now
-                self._digest.update(data)
-                self._digested += 1
-            self._digest_more()
+        # One digests, as far as the pieces follow each other; the others go on to fetch.
+        if self._digesting.acquire(blocking=False):
+            try:
+                if index == self._digested:  # it is in memory just now
+                    self._digest.update(data)
+                    self._digested += 1
+                self._digest_more()
+            finally:
+                self._digesting.release()
 
     def check(self) -> bool:
         """Tell whether the content, all of whose pieces are there, is what it says; if not, nothing of it is kept."""
-        with self._lock:
+        with self._digesting:
             self._digest_more()
             if self._digest.hexdigest() == self.content.sha256:
                 return True
@@ -150,9 +155,16 @@ class PartFile:
         self._incoming.discard(f"{self.name}.have")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; under a name of its own nobody would find it again, so it goes."""
         os.close(self._note)
         os.close(self._fd)
+        if self.name != _part_name(self.content):
+            self._incoming.discard(self.name)
+            self._incoming.discard(f"{self.name}.have")
+
+
+def _part_name(content: Wanted) -> str:
+    return f"{content.sha256}.part"
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
