@@ -1,7 +1,7 @@
 """Kill the daemon while it sends large objects in parts, again and again: each kill costs the parts in flight.
 
-`DROPOFF_TEST_KILLS` sets the number of rounds (a twentieth: each costs megabytes), `DROPOFF_TEST_SEED` replays a run as
-far as the machine's timing lets: the seed decides what is saved, and when the daemon is killed.
+`DROPOFF_TEST_KILLS` sets the number of rounds (a twentieth: each costs megabytes), `DROPOFF_TEST_SEED` replays a run
+as far as the machine's timing lets: the seed decides what is saved, and when the daemon is killed.
 """
 
 import hashlib
@@ -45,12 +45,14 @@ def _objects(chance: random.Random, kills: int) -> Iterator[tuple[int, list[int]
         yield size, moments
 
 
-def _stored(server: FaultServer) -> int:
-    return len({seen.call.part for seen in server.journal.requests(Operation.PART) if seen.status == 200})
+def _wait_for_parts(server: FaultServer, count: int) -> None:
+    journal = server.journal
 
+    def stored() -> bool:
+        found = {seen.call.part for seen in journal.requests(Operation.PART) if seen.status == 200}
+        return len(found) >= count or any(seen.status == 200 for seen in journal.requests(Operation.COMPLETE))
 
-def _done(server: FaultServer) -> bool:
-    return any(seen.status == 200 for seen in server.journal.requests(Operation.COMPLETE))
+    journal.wait(stored)
 
 
 @pytest.mark.timeout(120 + 10 * KILLS)
@@ -65,7 +67,7 @@ def test_a_kill_costs_the_parts_in_flight(tmp_path: Path, fault_server: FaultSer
         for size, moments in _objects(chance, KILLS):
             site.save(size)
             for stored in moments:
-                fault_server.journal.wait(lambda n=stored: _stored(fault_server) >= n or _done(fault_server))
+                _wait_for_parts(fault_server, stored)
                 time.sleep(chance.uniform(0, 0.1))
                 site.daemon.kill()
                 site.daemon.start()
