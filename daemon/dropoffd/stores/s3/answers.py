@@ -4,6 +4,7 @@ The codes are those of "Error responses" in the Amazon S3 API reference, and wha
 """
 
 import contextlib
+import re
 from collections.abc import Collection, Iterable, Iterator
 from xml.etree import ElementTree as ET
 
@@ -39,6 +40,8 @@ _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequ
 # Whoever makes new keys takes the old ones away.
 _REPLACED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 SKEWED = "RequestTimeTooSkewed"
+# Possessive: an answer of nothing but blanks is looked at once.
+_FAILED = re.compile(rb"\s*+(?:<\?xml[^>]*+>)?+\s*+<Error[\s>/]")
 
 _FIXES = {
     "AccessDenied": "allow s3:PutObject, s3:GetObject, s3:ListBucket and s3:AbortMultipartUpload below the prefix; "
@@ -98,10 +101,10 @@ class Problem(msgspec.Struct, frozen=True):
 def problem(method: str, answer: Answer) -> Problem | None:
     """Return what went wrong, or None.
 
-    A write that is answered with 200 may have an error inside, behind the blanks that AWS sends while it works
+    A write that is answered with 200 may have an error inside, among the blanks that AWS sends while it works
     (CompleteMultipartUpload). What a GET returns may be anything.
     """
-    if answer.status < 300 and (method == "GET" or b"<Error>" not in answer.data.lstrip()[:300]):
+    if answer.status < 300 and (method == "GET" or not _FAILED.match(answer.data)):
         return None
     code, message = answer.headers.get("x-amz-error-code", ""), answer.headers.get("x-amz-error-message", "")
     with contextlib.suppress(StoreError):
@@ -128,7 +131,7 @@ def _kind(code: str, status: int) -> type[StoreError]:
             return kind
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    return UnavailableError if status >= 500 else RefusedError
+    return UnavailableError if status < 300 or status >= 500 else RefusedError
 
 
 def _fix(found: Problem) -> str:
@@ -143,7 +146,7 @@ def parsed(data: bytes) -> ET.Element:
     """Return an XML answer without its namespaces; raises UnavailableError for what is none."""
     try:
         # Expat bounds what entities can grow to (since 2.4.1), and the answer's size is bounded before.
-        root = ET.fromstring(data)  # noqa: S314
+        root = ET.fromstring(data.lstrip())  # noqa: S314  # no blank may stand before a declaration
     except ET.ParseError as trouble:
         raise UnavailableError(f"unable to read the store's answer: {trouble}") from trouble
     for element in root.iter():
