@@ -147,7 +147,7 @@ def parsed(data: bytes) -> ET.Element:
     try:
         # Expat bounds what entities can grow to (since 2.4.1), and the answer's size is bounded before.
         root = ET.fromstring(data.lstrip())  # noqa: S314  # no blank may stand before a declaration
-    except ET.ParseError as trouble:
+    except (ET.ParseError, LookupError, ValueError) as trouble:  # the last two for encodings that nobody reads
         raise UnavailableError(f"unable to read the store's answer: {trouble}") from trouble
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

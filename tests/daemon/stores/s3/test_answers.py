@@ -22,6 +22,9 @@ from dropoffd.stores.s3.answers import Problem
 
 NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+ENCODED = [
+    f'<?xml version="1.0" encoding="{name}"?><Error/>'.encode() for name in ("unheard-of", "shift_jis", "utf-16")
+]
 
 
 def refusal(code: str, message: str = "", status: int = 400, namespace: str = "", **headers: str) -> Answer:
@@ -104,7 +107,7 @@ def test_a_code_is_its_kind_of_error(code: str, status: int, namespace: str) -> 
         (504, UnavailableError),
     ],
 )
-@pytest.mark.parametrize("data", [b"", b"<html>Bad Gateway", b"\x00\xff", b"<a/>", b"<Error/>"])
+@pytest.mark.parametrize("data", [b"", b"<html>Bad Gateway", b"\x00\xff", b"<a/>", b"<Error/>", *ENCODED])
 def test_without_a_code_the_status_decides(status: int, kind: type[StoreError], data: bytes) -> None:
     """An answer to HEAD, or of what stands in front of the store, is of the kind of its status."""
     error = raised(Answer(status, {}, data))
@@ -216,7 +219,7 @@ def test_a_list_is_read_with_and_without_a_namespace(namespace: str) -> None:
     assert (answers.text(item, "ETag"), answers.raw_text(item, "ETag")) == ("", "")
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", b"<a>", b"<a></b>", b"\xff\xfe", b"<a/><b/>"])
+@pytest.mark.parametrize("data", [b"", b"garbage", b"<a>", b"<a></b>", b"\xff\xfe", b"<a/><b/>", *ENCODED])
 def test_a_list_that_is_none_is_an_answer_to_ask_for_again(data: bytes) -> None:
     """What is no XML is a store that cannot now, not a store with nothing in it."""
     with pytest.raises(UnavailableError, match="unable to read the store's answer"):
