@@ -67,7 +67,10 @@ def encode(text: str) -> str:
 
 def parse(url: str, environment: Mapping[str, str]) -> Address:
     """Return what `url` says, completed from the environment; raises RefusedError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise RefusedError(f"unable to use the store {bare(url)}: {error}", hint=_HINT) from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(options.keys() - set(_OPTIONS))
     if unknown:
@@ -81,12 +84,7 @@ def parse(url: str, environment: Mapping[str, str]) -> Address:
     named = (
         options.get("endpoint") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
     )
-    endpoint = urlsplit(named or f"https://s3.{region}.amazonaws.com")
-    if endpoint.scheme not in {"http", "https"} or not endpoint.hostname or endpoint.path.strip("/"):
-        raise RefusedError(
-            f"unable to use the endpoint {endpoint.hostname!r}: it is not https://host or http://host", hint=_HINT
-        )
-    host = _host(endpoint.hostname, endpoint.port, endpoint.scheme)
+    scheme, host = _endpoint(named or f"https://s3.{region}.amazonaws.com")
     # Names with dots match no wildcard certificate; servers of one's own seldom have a name per bucket.
     style = options.get("style") or ("virtual" if not named and "." not in bucket else "path")
     if style not in {"path", "virtual"}:
@@ -94,7 +92,7 @@ def parse(url: str, environment: Mapping[str, str]) -> Address:
     return Address(
         bucket=bucket,
         prefix=unquote(parts.path).strip("/"),
-        scheme=endpoint.scheme,
+        scheme=scheme,
         host=host,
         region=region,
         in_path=style == "path",
@@ -104,8 +102,9 @@ def parse(url: str, environment: Mapping[str, str]) -> Address:
 
 def bare(url: str) -> str:
     """Return the URL without what could be a secret that was put there by mistake."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    # A secret may have slashes, so that only the last @ is sure to be behind it.
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def is_loopback(host: str) -> bool:
@@ -119,7 +118,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _host(name: str, port: int | None, scheme: str) -> str:
+def _endpoint(url: str) -> tuple[str, str]:
+    """Return an endpoint's scheme, and its host as requests name it; raises RefusedError."""
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+    except ValueError:  # its message has what was meant as a port, which may be a secret
+        raise RefusedError("unable to use the endpoint: it is no URL", hint=_HINT) from None
+    if parts.scheme not in {"http", "https"} or not name or parts.path.strip("/"):
+        raise RefusedError(f"unable to use the endpoint {name!r}: it is not https://host or http://host", hint=_HINT)
+    if "@" in parts.netloc:
+        raise RefusedError(f"unable to use the endpoint {name!r}: it has a user or a password in it", hint=_HINT)
     shown = f"[{name}]" if ":" in name else name
-    usual = {"http": 80, "https": 443}[scheme]
-    return shown if port in {None, usual} else f"{shown}:{port}"
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return parts.scheme, shown if port in {None, usual} else f"{shown}:{port}"
