@@ -65,12 +65,12 @@ class Chain:
     async def _ask(self) -> Credentials:
         from awscrt import auth  # noqa: PLC0415  # 12 MB that a daemon without S3 does without
 
-        # Made anew each time: a provider keeps what it read of files until it ends.
-        if self._profile:
-            provider = auth.AwsCredentialsProvider.new_profile(profile_name=self._profile)
-        else:
-            provider = auth.AwsCredentialsProvider.new_default_chain()
         try:
+            # Made anew each time: a provider keeps what it read of files until it ends.
+            if self._profile:
+                provider = auth.AwsCredentialsProvider.new_profile(profile_name=self._profile)
+            else:
+                provider = auth.AwsCredentialsProvider.new_default_chain()
             found = await asyncio.wrap_future(provider.get_credentials())
         except Exception as error:  # the library raises AwsCrtError and bare RuntimeErrors
             raise DeniedError(
