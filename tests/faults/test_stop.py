@@ -87,7 +87,7 @@ def test_a_large_digest_does_not_hold_up_a_stop(make_daemon: MakeDaemon, tmp_pat
     daemon = make_daemon(stop_timeout_seconds=STOP_SECONDS).start()
     source = tmp_path / "huge"
     with open(source, "wb") as file:
-        file.truncate(40 << 30)
+        file.truncate(16 << 30)
     saved = daemon.run().save_file(source)
     deadline = time.monotonic() + 20
     while saved.state != "uploading":
