@@ -69,10 +69,10 @@ class Site:
         return self.daemon.run().save_file(path)
 
     def begun(self, parts: int = 2) -> Delivery:
-        """Hand a large file over; return when that many of its parts are stored and others are under way."""
+        """Hand a large file over; return when that many of its parts are stored and another is not half sent."""
         saved = self.save(PARTS * PART_BYTES, "large")
         self.server.journal.wait(
-            lambda: len(self.stored) >= parts and any(one.received_bytes and not one.ended for one in self.parts)
+            lambda: len(self.stored) >= parts and any(0 < one.received_bytes < PART_BYTES // 2 for one in self.parts)
         )
         return saved
 

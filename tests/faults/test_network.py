@@ -242,15 +242,11 @@ def test_outages_are_not_held_against_a_job(home: Path) -> None:
             network.cut()
             site.until_left_alone(after=logged)
             network.mend()
+            mended = time.monotonic()
             site.check_arrival(site.save(1000, f"small {turn}"))
-            _wait_for_another_part(site)
+            site.goes_on(mended)
         network.set_speed(None)
         site.check_large_arrival(saved, outages=2)
-
-
-def _wait_for_another_part(site: Site) -> None:
-    before = site.stored
-    site.server.journal.wait(lambda: site.stored > before)
 
 
 @scenario

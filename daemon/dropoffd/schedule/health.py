@@ -3,7 +3,7 @@
 After Postfix's destination status: what would fail every job alike is held against the store, not against the job.
 The store is then left alone but for one delivery now and then, which finds out whether it works again; no job's tries
 are used up. Once a store has worked for another job since, and confirmed nothing of this one, a second failure of the
-same job is the job's own.
+same job is the job's own; except that nobody was there, which no job can bring about.
 """
 
 import enum
@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from dropoff.errors import DropoffError
-from dropoffd.stores.base import DeniedError, StoreError, ThrottledError, UnreachableError
+from dropoffd.stores.base import DeniedError, StalledError, StoreError, ThrottledError, UnreachableError
 
 # A network that is back is noticed within five seconds; whoever has to give permission takes longer.
 _UNREACHABLE_SECONDS, _UNREACHABLE_MOST_SECONDS = 1.0, 3.0
@@ -85,7 +85,8 @@ class Health:
         if not isinstance(error, UnreachableError | DeniedError | ThrottledError):
             return Blame.JOB
         worked_then = self._suspects.pop(seq, None)
-        if worked_then is not None and worked_then < self._worked:
+        nobody_there = isinstance(error, UnreachableError) and not isinstance(error, StalledError)
+        if worked_then is not None and worked_then < self._worked and not nobody_there:
             return Blame.JOB
         if len(self._suspects) >= _SUSPECTS_MOST:
             self._suspects.clear()

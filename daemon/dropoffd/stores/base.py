@@ -61,6 +61,10 @@ class UnreachableError(UnavailableError):
     """Nobody answers: no route, no name, no connection, or silence. Whoever comes next would meet the same."""
 
 
+class StalledError(UnreachableError):
+    """Somebody is there, and neither takes bytes nor answers. Whoever comes next may fare better."""
+
+
 class Overwrite(msgspec.Struct, frozen=True):
     """Put whether or not there is an object already."""
 

@@ -30,7 +30,7 @@ from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from dropoffd.limits.pace import PIECE_BYTES
-from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
+from dropoffd.stores.base import Body, CorruptError, Progress, StalledError, UnavailableError, UnreachableError
 
 ANSWER_MOST_BYTES = 64 << 20
 _CONNECT_SECONDS = 5.0
@@ -69,12 +69,13 @@ class Answer(msgspec.Struct, frozen=True):
 class _Wire:
     """One request on its way: the connection that it was given, how far its body is, and since when nothing moved."""
 
-    def __init__(self, scope: anyio.CancelScope, answer_seconds: float) -> None:
+    def __init__(self, place: str, scope: anyio.CancelScope, answer_seconds: float) -> None:
         self.transport: asyncio.Transport | None = None
         self.handed_bytes = self.received_bytes = 0
         self.waits_for_us = False
-        self.silence = ""
+        self.silence: UnreachableError | None = None
         self.failure: Exception | None = None
+        self._place = place
         self._scope = scope
         self._answer_seconds = answer_seconds
         self._last = (-1, -1, -1)
@@ -85,17 +86,19 @@ class _Wire:
         pending, quiet_seconds = self._of_socket()
         state = (self.handed_bytes, self.received_bytes, pending)
         if quiet_seconds > _STALL_SECONDS:
-            self.silence = f"nothing came back for {_STALL_SECONDS:.0f} s"
+            self._end(UnreachableError, f"nothing came back for {_STALL_SECONDS:.0f} s")
         elif state != self._last or self.waits_for_us:
             self._last, self._since = state, now
         elif pending and now - self._since > _STALL_SECONDS:
-            self.silence = f"no byte was acknowledged for {_STALL_SECONDS:.0f} s"
+            self._end(StalledError, f"no byte was acknowledged for {_STALL_SECONDS:.0f} s")
         elif self.received_bytes and now - self._since > _STALL_SECONDS:
-            self.silence = f"no byte came for {_STALL_SECONDS:.0f} s"
+            self._end(StalledError, f"no byte came for {_STALL_SECONDS:.0f} s")
         elif now - self._since > self._answer_seconds:
-            self.silence = f"no answer within {self._answer_seconds:.0f} s"
-        if self.silence:
-            self._scope.cancel()
+            self._end(StalledError, f"no answer within {self._answer_seconds:.0f} s")
+
+    def _end(self, kind: type[UnreachableError], cause: str) -> None:
+        self.silence = kind(f"unable to reach {self._place}: {cause}", hint=_HINT)
+        self._scope.cancel()
 
     def _of_socket(self) -> tuple[int, float]:
         """Return how many bytes are not acknowledged, and for how long nothing was."""
@@ -183,7 +186,7 @@ class Http:
         body of an answer that is part of an object.
         """
         with anyio.CancelScope() as scope:
-            wire = _Wire(scope, answer_seconds)
+            wire = _Wire(_shown(url), scope, answer_seconds)
             _wire.set(wire)
             self._wires.add(wire)
             try:
@@ -202,7 +205,8 @@ class Http:
                 raise UnavailableError(f"unable to use {_shown(url)}: {cause}", hint=_HINT) from error
             finally:
                 self._wires.discard(wire)
-        raise UnreachableError(f"unable to reach {_shown(url)}: {wire.silence}", hint=_HINT)
+        assert wire.silence is not None, "nobody else cancels the scope"  # noqa: S101  # a programming error
+        raise wire.silence
 
     async def _send(
         self,

@@ -7,13 +7,19 @@ from dropoffd.stores.base import (
     CorruptError,
     DeniedError,
     RefusedError,
+    StalledError,
     StoreError,
     ThrottledError,
     UnavailableError,
     UnreachableError,
 )
 
-STORE_WIDE = [UnreachableError("away"), DeniedError("no", hint="give access"), ThrottledError("less")]
+STORE_WIDE = [
+    UnreachableError("away"),
+    StalledError("no answer"),
+    DeniedError("no", hint="give access"),
+    ThrottledError("less"),
+]
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), CorruptError("differs"), RefusedError("no")], ids=repr)
@@ -98,13 +104,23 @@ def test_a_store_that_takes_a_part_works_again() -> None:
     assert health.places(4, 1) == 4
 
 
-def test_a_job_that_advances_between_failures_is_not_to_blame() -> None:
-    """A job of which the store confirmed more since it failed meets a new outage, whatever others did meanwhile."""
+def test_a_job_is_not_to_blame_that_nobody_was_there() -> None:
+    """A job that meets one outage after another is not to blame, whatever arrived in between; one that stalls is."""
     health = Health()
-    health.failed(1, UnreachableError("away"), 0)
+    health.failed(1, StalledError("no answer"), 0)
+    health.worked(2)
+    assert health.failed(1, UnreachableError("away"), 9) is Blame.STORE
+    health.worked(2)
+    assert health.failed(1, StalledError("no answer"), 19) is Blame.JOB
+
+
+def test_a_job_that_advances_between_failures_is_not_to_blame() -> None:
+    """A job of which the store confirmed more since it failed is not to blame, whatever others did meanwhile."""
+    health = Health()
+    health.failed(1, StalledError("no answer"), 0)
     health.worked(2)
     health.advanced(1, 5)
-    assert health.failed(1, UnreachableError("away"), 9) is Blame.STORE
+    assert health.failed(1, StalledError("no answer"), 9) is Blame.STORE
 
 
 def test_a_person_can_have_it_tried_at_once() -> None:
