@@ -26,4 +26,4 @@ def new_job_id() -> JobId:
 
 def is_job_id(text: str) -> bool:
     """Tell whether `text` has the form of a job id; ids become file names, so this is a guard."""
-    return len(text) == JOB_ID_LENGTH and all(c in "0123456789abcdef" for c in text)
+    return len(text) == JOB_ID_LENGTH and not text.strip("0123456789abcdef")

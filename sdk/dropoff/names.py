@@ -54,4 +54,6 @@ def display(raw: bytes) -> str:
 
 def printable(text: str) -> str:
     """Return `text` with everything escaped that a terminal would obey or that turns its direction."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -181,6 +181,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+async def soon(attempt: Callable[[], T | None]) -> T:
+    """Return what `attempt` gives once it gives something: what is done at once needs a disk that is quick."""
+    while (found := attempt()) is None:  # noqa: ASYNC110  # nobody tells when a disk is quick again
+        await anyio.sleep(0.01)
+    return found
+
+
 class Spools:
     """Opens the spool of one state directory, again and again."""
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
-from dropoff.messages import PROTOCOL, Hello, Reply, Welcome, decode_reply, encode
+from dropoff.messages import PROTOCOL, Hello, Reply, Welcome, Working, decode_reply, encode
 from dropoff.wire import FrameDecoder, frame
 from support.daemon import DaemonProcess
 
@@ -40,7 +40,12 @@ class Peer:
         return self.reply()
 
     def reply(self) -> Reply | None:
-        """Return the next answer, signs of life included; None if the daemon hung up."""
+        """Return the next answer, signs of life passed over; None if the daemon hung up."""
+        while isinstance(reply := self._next(), Working):
+            pass
+        return reply
+
+    def _next(self) -> Reply | None:
         while not self._frames:
             try:
                 data = self.socket.recv(64 << 10)

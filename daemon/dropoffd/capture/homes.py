@@ -41,8 +41,7 @@ class Homes:
 
     def place(self, home: str, name: str) -> bytes:
         """Return what is recorded for the file `name` in `home`: relative to the state directory if inside it."""
-        path = os.path.join(home, name)
-        return os.fsencode(os.path.relpath(path, self._state_dir) if home == self.payloads else path)
+        return os.fsencode(os.path.join(PAYLOADS if home == self.payloads else home, name))
 
     def own_path(self, name: str, home: str | None = None) -> str:
         """Return where a duplicate of the payload `name` goes: complete if it is there, though perhaps not synced.

@@ -1,8 +1,9 @@
 """Take a job into custody: freeze, look whether the caller still waits, write the row. Both ways in end here."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -61,6 +62,30 @@ class Custodian:
         self._wait_when_full = wait_when_full_seconds
         self._arriving: set[str] = set()
         self._homes_known: set[str] = set()
+
+    def take_at_once(self, save: Save, fd: int, caller_waits: Callable[[], bool]) -> Accepted | None:
+        """Take a file into custody without waiting for anything but its commit.
+
+        None, and nothing is kept, where that cannot be or should not: `take` does it then, or tells what is wrong.
+        """
+        if save.part is not None or save.keep is Keep.NEWEST or save.job in self._arriving:
+            return None
+        if not self._spool.prompt or self._homes.made - self._homes_known:
+            return None
+        try:
+            frozen = self._freezer.at_once(save, fd)
+        except (SpoolFullError, OSError):  # `take` meets the same, and waits, or says so
+            frozen = None
+        if frozen is None:
+            return None
+        (content,) = frozen.contents
+        with self._undone_unless_kept(frozen):
+            seq = self._spool.accept_at_once(save, content) if caller_waits() else None
+        if seq is None:
+            frozen.undo()
+            return None
+        asyncio.get_running_loop().call_soon(self._care_for, save.job, seq, frozen)
+        return Accepted(save.job, content.capture, 1)
 
     async def take(self, save: Save, fd: int, caller_waits: Callable[[], bool]) -> Accepted | None:
         """Take what `fd` is open on into custody; None if the caller gave up meanwhile (nothing is kept then).
@@ -160,7 +185,7 @@ class Custodian:
                     await self._spool.quota.freed()
 
     async def _keep(self, save: Save, frozen: Frozen) -> Accepted:
-        try:
+        with self._undone_unless_kept(frozen):
             for home in self._homes.made - self._homes_known:
                 await self._spool.add_home(home)
                 self._homes_known.add(home)
@@ -168,12 +193,6 @@ class Custodian:
             # same job, which is sure to follow, look superfluous.
             with anyio.CancelScope(shield=True):
                 seq = await self._spool.accept(save, frozen.contents, frozen.skipped, self._clock.now())
-        except SpoolBrokenError:
-            self._deliveries.arrived()  # who delivers will find the same, and end the daemon
-            raise  # whether the row is on disk nobody knows, so its content stays
-        except BaseException:
-            frozen.undo()
-            raise
         files = [content for content in frozen.contents if content.capture is not Capture.PACK]
         rungs = "+".join(sorted({content.capture for content in files}))
         if seq is None:
@@ -186,6 +205,17 @@ class Custodian:
                 for older in await self._spool.older_of_name(seq):
                     await self._deliveries.supersede(older)
         return Accepted(save.job, rungs, len(files), tuple(frozen.skipped))
+
+    @contextlib.contextmanager
+    def _undone_unless_kept(self, frozen: Frozen) -> Iterator[None]:
+        try:
+            yield
+        except SpoolBrokenError:
+            self._deliveries.arrived()  # who delivers will find the same, and end the daemon
+            raise  # whether the row is on disk nobody knows, so its content stays
+        except BaseException:
+            frozen.undo()
+            raise
 
     def _care_for(self, job: str, seq: int, frozen: Frozen) -> None:
         for content in frozen.contents:

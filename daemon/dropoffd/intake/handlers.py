@@ -126,6 +126,16 @@ class Handlers:
             Limit: self._limit,
         }
 
+    def at_once(self, request: Request, connection: Connection) -> Reply | None:
+        """Answer a save that waits for nothing but its commit; None leaves the request to `handle`."""
+        fd = connection.descriptor()
+        if not isinstance(request, Save) or fd is None or self._objection(request, fd):
+            return None
+        try:
+            return self._custodian.take_at_once(request, fd, connection.caller_waits)
+        except (DropoffError, OSError) as error:
+            return _refusal(request, error)
+
     async def handle(self, request: Request, connection: Connection) -> Reply | None:
         """Return the answer to `request`; None if nobody waits for one any more."""
         if isinstance(request, Save):

@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 
 from dropoff.errors import DropoffError, ProtocolError
-from dropoff.messages import PROTOCOL, Code, Hello, Reading, Refused, Request, Wait, Welcome, decode_request
+from dropoff.messages import PROTOCOL, Code, Hello, Reading, Refused, Reply, Request, Wait, Welcome
 from dropoff.settings import SOCKET_NAME
 from dropoff.version import VERSION
 from dropoff.wire import peer
@@ -105,8 +105,9 @@ class Listener:
         self._connections += 1
         try:
             if await self._welcome(connection):
-                while (data := await connection.receive()) is not None:
-                    await self._answer(connection, decode_request(data))
+                connection.at_once = self._at_once
+                while (request := await connection.receive()) is not None:
+                    await self._answer(connection, request)
         except ProtocolError as error:
             _log.warning("connection ended cause=%s", error)
             with contextlib.suppress(OSError):
@@ -118,10 +119,9 @@ class Listener:
             connection.close()
 
     async def _welcome(self, connection: Connection) -> bool:
-        data = await connection.receive()
-        if data is None:
+        hello = await connection.receive()
+        if hello is None:
             return False
-        hello = decode_request(data)
         if not isinstance(hello, Hello):
             await connection.send(Refused(Code.PROTOCOL, "unable to serve a connection that did not say hello"))
             return False
@@ -144,14 +144,24 @@ class Listener:
             except DropoffError as error:
                 reply = Refused(Code.NOT_ALLOWED, error.message, error.hint)
             except Exception as error:  # noqa: BLE001  # a bug must cost one answer, and neither the daemon nor its trace
-                _log.exception("request failed in a way nobody foresaw")
-                reply = Refused(
-                    Code.FAILED,
-                    f"unable to serve the request: {type(error).__name__}: {error}",
-                    "this is a bug; its trace is in the daemon's log",
-                )
+                reply = _bug(error)
         if reply is not None:
             await connection.send(reply)
+
+    def _at_once(self, request: Request, connection: Connection) -> Reply | None:
+        try:
+            return self._handlers.at_once(request, connection)
+        except Exception as error:  # noqa: BLE001  # as above
+            return _bug(error)
+
+
+def _bug(error: Exception) -> Refused:
+    _log.exception("request failed in a way nobody foresaw")
+    return Refused(
+        Code.FAILED,
+        f"unable to serve the request: {type(error).__name__}: {error}",
+        "this is a bug; its trace is in the daemon's log",
+    )
 
 
 class _signs_of_life:  # noqa: N801  # used as a function

@@ -17,6 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from dropoff.content import write_all
@@ -41,12 +42,14 @@ LOG_BYTES = 32 << 20
 PROMPT_SECONDS = 0.005
 # After a slow one it is left off for a while, longer each time in a row: every disk hesitates now and then.
 PROMPT_AGAIN_SECONDS, PROMPT_AGAIN_MOST_SECONDS = 0.1, 5.0
+# So many operations at once may leave work for later; the next one then waits until it is done.
+UNFINISHED_MOST = 256
 
 
 class _Request:
     __slots__ = ("error", "future", "operation", "result")
 
-    def __init__(self, operation: Operation[Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, operation: Operation[Any], future: asyncio.Future[Any] | None = None) -> None:
         self.operation = operation
         self.future = future
         self.result: Any = None
@@ -54,10 +57,15 @@ class _Request:
 
 
 class Database:
-    """Runs operations on the database at `path` for one event loop."""
+    """Runs operations on the database at `path` for one event loop.
 
-    def __init__(self, path: str) -> None:
+    `finish` does what operations that ran at once left for later; it comes before whatever is run next.
+    """
+
+    def __init__(self, path: str, finish: Operation[None] = lambda _: None) -> None:
         self._path = path
+        self._finish = finish
+        self._unfinished = 0
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -87,18 +95,27 @@ class Database:
 
         Raises what the operation raises (it is then undone), SpoolFullError, or SpoolBrokenError.
         """
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._requests.put(_Request(operation, future))
-        return await future
+        if self._unfinished:
+            unfinished, self._unfinished = self._unfinished, 0
+            self._submit(self._finish).add_done_callback(partial(self._finished, unfinished))
+        return await self._submit(operation)
 
-    async def run_promptly(self, operation: Operation[T]) -> T:
-        """Do as `run`, here and now if the disk is quick and the thread is not at it; before what waits for that."""
-        began = time.monotonic()
+    @property
+    def prompt(self) -> bool:
+        """Tell whether the disk was quick lately, and nothing else is to be done first."""
         # Only the thread writes the log back.
-        due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS
-        if due or began < self._prompt_from or not self._turn.acquire(blocking=False):
-            return await self.run(operation)
-        request = _Request(operation, self._loop.create_future())
+        due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS or self._unfinished >= UNFINISHED_MOST
+        return not due and time.monotonic() >= self._prompt_from and self._requests.empty()
+
+    def at_once(self, operation: Operation[T], *, unfinished: bool = False) -> T | None:
+        """Do as `run`, here and now; None, and nothing done, if the disk is slow or somebody else is served.
+
+        With `unfinished` the operation leaves work for `finish`.
+        """
+        if not self.prompt or not self._turn.acquire(blocking=False):
+            return None
+        began = time.monotonic()
+        request = _Request(operation)
         try:
             self._serve(self._connection, [request])
         finally:
@@ -109,9 +126,20 @@ class Database:
         else:
             self._prompt_from = ended + self._prompt_pause
             self._prompt_pause = min(2 * self._prompt_pause, PROMPT_AGAIN_MOST_SECONDS)
-        _tell([request])
-        result: T = request.future.result()
+        if request.error is not None:
+            raise request.error
+        self._unfinished += unfinished
+        result: T = request.result
         return result
+
+    def _submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._requests.put(_Request(operation, future))
+        return future
+
+    def _finished(self, count: int, future: asyncio.Future[None]) -> None:
+        if future.exception() is not None:  # the disk is full, or broken, of which everybody else hears as well
+            self._unfinished += count
 
     async def aclose(self) -> None:
         """Finish what was asked for, write the log back and close the file."""
@@ -315,7 +343,8 @@ def _succeeds(connection: sqlite3.Connection, request: _Request) -> bool:
 
 def _tell(group: list[_Request]) -> None:
     for request in group:
-        if request.future.done():  # its task was cancelled; what it asked for is done all the same
+        # Where its task was cancelled, what it asked for is done all the same.
+        if request.future is None or request.future.done():
             continue
         if request.error is not None:
             request.future.set_exception(request.error)

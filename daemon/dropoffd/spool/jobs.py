@@ -37,20 +37,46 @@ def accept(
 
     None if a job of that id is there already: then nothing was changed.
     """
+    if known(connection, save.job):
+        return None
+    seq = next_seq(connection)
+    insert(connection, seq, run, save, contents, skipped)
+    return seq
+
+
+def known(connection: sqlite3.Connection, job: str) -> bool:
+    """Tell whether a job of that id is or was in custody."""
+    found = "SELECT 1 FROM jobs WHERE job = :job UNION ALL SELECT 1 FROM arrivals WHERE job = :job"
+    return connection.execute(found, {"job": job}).fetchone() is not None
+
+
+def next_seq(connection: sqlite3.Connection) -> int:
+    """Return the number of the next job."""
+    newest = "SELECT max(seq) AS seq FROM jobs UNION ALL SELECT max(seq) FROM arrivals"
+    (last,) = connection.execute(f"SELECT ifnull(max(seq), 0) FROM ({newest})").fetchone()
+    return int(last) + 1
+
+
+def insert(
+    connection: sqlite3.Connection,
+    seq: int,
+    run: int,
+    save: Save,
+    contents: Sequence[Content],
+    skipped: Sequence[str],
+) -> None:
+    """Write the rows of a new job."""
     size = size_of(contents)
     files = [content for content in contents if content.capture is not Capture.PACK]
-    cursor = connection.execute(
-        "INSERT OR IGNORE INTO jobs (job, run, name, state, priority, size_bytes, size_class, files, capture,"
-        " newest, save, skipped, store) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    connection.execute(
+        "INSERT INTO jobs (seq, job, run, name, state, priority, size_bytes, size_class, files, capture,"
+        " newest, save, skipped, store) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
         " (SELECT s.store FROM runs AS r JOIN stores AS s ON s.url = r.store WHERE r.run = ?))",
         (
-            save.job, run, save.name, JobState.QUEUED, save.priority, size, _size_class(size), len(files),
+            seq, save.job, run, save.name, JobState.QUEUED, save.priority, size, _size_class(size), len(files),
             _capture_of(contents), save.keep is Keep.NEWEST, _pack(save), _pack(skipped) if skipped else None, run,
         ),
     )  # fmt: skip
-    if cursor.rowcount == 0:
-        return None
-    seq = cursor.lastrowid or 0
     connection.executemany(
         f"INSERT INTO contents (seq, {_CONTENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', '', ?)",
         [
@@ -61,7 +87,6 @@ def accept(
             for c in contents
         ],
     )  # fmt: skip
-    return seq
 
 
 def run_of(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:
@@ -97,11 +122,6 @@ def _size_class(size: int) -> int:
 def _capture_of(contents: Sequence[Content]) -> str:
     kinds = {content.capture for content in contents if content.capture is not Capture.PACK}
     return "+".join(sorted(kinds))
-
-
-def known(connection: sqlite3.Connection, job: str) -> bool:
-    """Tell whether a job of that id is or was in custody."""
-    return connection.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone() is not None
 
 
 def load(connection: sqlite3.Connection, seq: int) -> Job | None:

@@ -49,6 +49,15 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_ended ON jobs (seq) WHERE state IN ('delivered', 'cancelled', 'superseded');
     CREATE INDEX jobs_newest ON jobs (run, name) WHERE newest AND state IN ('queued', 'waiting', 'held');
 
+    -- Jobs that were just accepted, until the next operation files them: a commit of one page.
+    CREATE TABLE arrivals (
+        seq INTEGER PRIMARY KEY,
+        job TEXT NOT NULL,
+        run INTEGER NOT NULL,
+        save BLOB NOT NULL,
+        content BLOB NOT NULL
+    );
+
     CREATE TABLE contents (
         seq INTEGER NOT NULL REFERENCES jobs,
         ordinal INTEGER NOT NULL,

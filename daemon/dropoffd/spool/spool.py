@@ -17,7 +17,7 @@ from dropoff.content import Content
 from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
 from dropoff.records import Entry
 from dropoffd.custody import Addition, Candidate, Digest, Job, Note, Orphan, UploadBegun
-from dropoffd.spool import jobs, reports, uploads, versions
+from dropoffd.spool import arrivals, jobs, reports, uploads, versions
 from dropoffd.spool.database import Database
 from dropoffd.spool.quota import Quota
 from dropoffd.stores.base import Part
@@ -33,7 +33,7 @@ class Spool:
 
     def __init__(self, state_dir: str, quota_bytes: int, floor_bytes: int, history_jobs: int) -> None:
         self._state_dir = state_dir
-        self._database = Database(os.path.join(state_dir, "spool.db"))
+        self._database = Database(os.path.join(state_dir, "spool.db"), arrivals.file)
         self._history = history_jobs
         self._ended_since_prune = 0
         self._runs: dict[tuple[str, str, str], int] = {}
@@ -46,8 +46,9 @@ class Spool:
         """Set, and replaced, whenever a job ended or began to need a person."""
 
     async def open(self) -> None:
-        """Open the database; raises StartError."""
+        """Open the database; raises StartError, and SpoolFullError when there is no space to begin with."""
         await self._database.open()
+        await self._database.run(arrivals.file)
         in_custody = [total for state, total in (await self.totals()).items() if state not in FINAL_STATES]
         self.quota.used_bytes = sum(total.size_bytes for total in in_custody)
 
@@ -55,17 +56,33 @@ class Spool:
         """Close the database when all that was asked for is on disk."""
         await self._database.aclose()
 
+    @property
+    def prompt(self) -> bool:
+        """Tell whether a commit may hold up the event loop now, and would be done at once."""
+        return not self.busy() and self._database.prompt
+
+    def accept_at_once(self, save: Save, content: Content) -> int | None:
+        """Take a file into custody here and now; None, and nothing done, where `accept` has to do it.
+
+        That is so while it is not `prompt`, for the first save of a run, and for ids that are known.
+        """
+        run = self._runs.get(_key(save))
+        if run is None:
+            return None
+        if content.inline is not None:  # to be written once, and not a second time when it is filed
+            return self._database.at_once(lambda c: jobs.accept(c, run, save, [content], ()))
+        return self._database.at_once(lambda c: arrivals.add(c, run, save, content), unfinished=True)
+
     async def accept(
         self, save: Save, contents: Sequence[Content], skipped: Sequence[str], now: float = 0.0
     ) -> int | None:
         """Take a job into custody and return its `seq`, or None if its id is known; `now` counts for parts alone."""
-        commit = self._database.run if self.busy() else self._database.run_promptly
-        key = (save.run.project, save.run.name, save.run.store)
+        key = _key(save)
         run = self._runs.get(key)
         if run is None:
             if len(self._runs) >= _RUNS_REMEMBERED:
                 self._runs.clear()
-            run = self._runs[key] = await commit(lambda c: jobs.run_of(c, key))
+            run = self._runs[key] = await self._database.run(lambda c: jobs.run_of(c, key))
         known_run = run
 
         def operation(connection: sqlite3.Connection) -> int | None:
@@ -76,7 +93,7 @@ class Spool:
                 versions.claim(connection, seq, known_run, save, save.version)
             return seq
 
-        return await commit(operation)
+        return await self._database.run(operation)
 
     async def known(self, job: str) -> bool:
         """Tell whether a job of that id is or was in custody."""
@@ -279,7 +296,13 @@ class Spool:
 
     async def settled(self, named: Sequence[str], run: tuple[str, str] | None) -> tuple[int, int, list[JobReport]]:
         """Count the jobs that want waiting and the delivered; list the troubled."""
-        return await self._database.run(lambda c: reports.settled(c, named, run))
+
+        def operation(connection: sqlite3.Connection) -> tuple[int, int, list[JobReport]]:
+            pending, delivered, troubled = reports.settled(connection, named, run)
+            # What could not be filed, on a full disk, is nobody's in particular and everybody's to wait for.
+            return pending + arrivals.count(connection), delivered, troubled
+
+        return await self._database.run(operation)
 
     def _announce(self) -> None:
         self.changed.set()
@@ -289,3 +312,7 @@ class Spool:
         for place in places:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._state_dir, os.fsdecode(place)))
+
+
+def _key(save: Save) -> tuple[str, str, str]:
+    return save.run.project, save.run.name, save.run.store

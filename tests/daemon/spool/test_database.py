@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.making import Spools, inline, save, sha256
+from daemon.making import Spools, inline, save, sha256, soon
 from dropoff.errors import SpoolFullError, UsageError
 from dropoffd.errors import Exit, StartError
 from dropoffd.spool import schema
-from dropoffd.spool.database import CHECKPOINT_BUSY_COMMITS, GROUP_MAX, LOG_BYTES, Database
+from dropoffd.spool.database import CHECKPOINT_BUSY_COMMITS, GROUP_MAX, LOG_BYTES, Database, Operation
 from dropoffd.spool.schema import MIGRATIONS, migrate
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +28,12 @@ def insert_and_refuse(key: str, connection: sqlite3.Connection) -> None:
     """Write a row and then refuse."""
     insert(key, connection)
     raise UsageError("unable to do this")
+
+
+async def promptly(database: Database, operation: Operation[object]) -> object:
+    """Run an operation at once, or, where that cannot be, as the database would have it."""
+    done = database.at_once(lambda connection: (operation(connection),))
+    return done[0] if done else await database.run(operation)
 
 
 def keys(connection: sqlite3.Connection) -> set[str]:
@@ -79,7 +85,7 @@ async def test_prompt_commits_do_not_let_the_log_grow(tmp_path: Path) -> None:
     database = Database(str(tmp_path / "spool.db"))
     await database.open()
     for number in range(4 * CHECKPOINT_BUSY_COMMITS):
-        await database.run_promptly(partial(insert, f"{number}".ljust(60_000)))
+        await promptly(database, partial(insert, f"{number}".ljust(60_000)))
     assert (tmp_path / "spool.db-wal").stat().st_size == LOG_BYTES
     await database.aclose()
 
@@ -98,11 +104,38 @@ async def test_a_prompt_operation_and_a_queued_one_do_not_lose_each_other(tmp_pa
     database = Database(str(tmp_path / "spool.db"))
     await database.open()
     await asyncio.gather(
-        *((database.run_promptly if n % 2 else database.run)(partial(insert, str(n))) for n in range(500))
+        *((partial(promptly, database) if n % 2 else database.run)(partial(insert, str(n))) for n in range(500))
     )
     with pytest.raises(UsageError):
-        await database.run_promptly(lambda c: insert_and_refuse("refused", c))
+        await promptly(database, partial(insert_and_refuse, "refused"))
     assert await database.run(keys) == {str(n) for n in range(500)}
+    await database.aclose()
+
+
+async def test_what_was_left_unfinished_is_finished_before_anything_else(tmp_path: Path) -> None:
+    """`finish` runs once before the next operation, and again with the one after if it failed."""
+    left: list[str] = []
+    seen: list[set[str]] = []
+
+    def leave(key: str, _: sqlite3.Connection) -> str:
+        left.append(key)
+        return key
+
+    def finish(connection: sqlite3.Connection) -> None:
+        for key in left:
+            insert(key, connection)
+        if "trouble" in left:
+            left.remove("trouble")
+            raise UsageError("unable to finish")
+        left.clear()
+
+    database = Database(str(tmp_path / "spool.db"), finish)
+    await database.open()
+    for some in (["a", "b"], [], ["trouble", "c"], ["d"]):
+        for key in some:
+            await soon(partial(database.at_once, partial(leave, key), unfinished=True))
+        seen.append(await database.run(keys))
+    assert seen == [{"a", "b"}, {"a", "b"}, {"a", "b"}, {"a", "b", "c", "d"}]
     await database.aclose()
 
 
