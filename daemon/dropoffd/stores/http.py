@@ -38,6 +38,7 @@ _CONNECT_SECONDS = 5.0
 _REACH_SECONDS = 10.0
 _STALL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 60.0
 # Short: after a change of the network an idle connection leads nowhere.
 _IDLE_SECONDS = 15.0
 # Two keepalives went unanswered.
@@ -78,6 +79,8 @@ class _Wire:
         self._place = place
         self._scope = scope
         self._answer_seconds = answer_seconds
+        # A store that puts parts together sends blanks meanwhile, as seldom as it likes.
+        self._patient = answer_seconds > _ANSWER_SECONDS
         self._last = (-1, -1, -1)
         self._since = 0.0
 
@@ -91,7 +94,7 @@ class _Wire:
             self._last, self._since = state, now
         elif pending and now - self._since > _STALL_SECONDS:
             self._end(StalledError, f"no byte was acknowledged for {_STALL_SECONDS:.0f} s")
-        elif self.received_bytes and now - self._since > _STALL_SECONDS:
+        elif self.received_bytes and not self._patient and now - self._since > _STALL_SECONDS:
             self._end(StalledError, f"no byte came for {_STALL_SECONDS:.0f} s")
         elif now - self._since > self._answer_seconds:
             self._end(StalledError, f"no answer within {self._answer_seconds:.0f} s")
@@ -177,7 +180,7 @@ class Http:
         body: Body | bytes = b"",
         progress: Progress | None = None,
         *,
-        answer_seconds: float = 60.0,
+        answer_seconds: float = _ANSWER_SECONDS,
         into: memoryview | None = None,
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
