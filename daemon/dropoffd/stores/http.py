@@ -21,6 +21,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -150,6 +151,7 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
         self._wires: set[_Wire] = set()
         self._watchdog: asyncio.Task[None] | None = None
+        self._proxies: dict[tuple[str, str], str | None] = {}
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -160,7 +162,6 @@ class Http:
                 # The watchdog takes the place of a total limit.
                 timeout=aiohttp.ClientTimeout(total=None, connect=_REACH_SECONDS, sock_connect=_CONNECT_SECONDS),
                 auto_decompress=False,
-                trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
             self._watchdog = asyncio.create_task(self._watch())
@@ -225,9 +226,11 @@ class Http:
         sent = {**headers, "content-length": str(size)} if size or method in {"PUT", "POST"} else headers
         data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
         wire.handed_bytes = size if isinstance(body, bytes) else 0
+        target = URL(url, encoded=True)
         async with self._opened().request(
             method,
-            URL(url, encoded=True),
+            target,
+            proxy=self._proxy(target.scheme, target.host or ""),
             headers=sent,
             data=data,
             allow_redirects=False,
@@ -243,6 +246,16 @@ class Http:
         if progress and isinstance(body, bytes) and response.ok:
             progress(size)
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received, filled)
+
+    def _proxy(self, scheme: str, host: str) -> str | None:
+        """Return the proxy that the environment names, if any.
+
+        aiohttp would read that, and ~/.netrc, in threads at each request, which doubles what a small one costs; and
+        what a netrc has for a host would take the place of our signature.
+        """
+        if (scheme, host) not in self._proxies:
+            self._proxies[scheme, host] = None if proxy_bypass(host) else getproxies().get(scheme)
+        return self._proxies[scheme, host]
 
     async def aclose(self) -> None:
         """Close every connection."""
