@@ -47,6 +47,24 @@ class Patience:
 
     async def __call__(self, once: Callable[[], Awaitable[T]]) -> T:
         """Return what `once` returns, in one of a few tries."""
+        try:
+            result = await once()
+        except UnavailableError as error:
+            return await self._again(once, error)
+        self._budget.deposit(retried=False)
+        return result
+
+    async def _again(self, once: Callable[[], Awaitable[T]], error: UnavailableError) -> T:
+        """Go on after a first try that failed: only then are the machinery's 100 us well spent."""
+        failures = [error]
+
+        async def attempt() -> T:
+            if failures:
+                raise failures.pop()
+            result = await once()
+            self._budget.deposit(retried=True)
+            return result
+
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_worth_it),
             stop=self._is_over,
@@ -54,16 +72,6 @@ class Patience:
             sleep=self._clock.sleep,
             reraise=True,
         )
-
-        tries = 0
-
-        async def attempt() -> T:
-            nonlocal tries
-            tries += 1
-            result = await once()
-            self._budget.deposit(retried=tries > 1)
-            return result
-
         return await retrying(attempt)
 
     def _is_over(self, state: tenacity.RetryCallState) -> bool:
