@@ -14,12 +14,12 @@ from awscrt import checksums
 class Crc:
     """A running CRC."""
 
-    def __init__(self, function: Callable[[bytes, int], int], size: int) -> None:
+    def __init__(self, function: Callable[[bytes | memoryview, int], int], size: int) -> None:
         self._function = function
         self._size = size
         self._value = 0
 
-    def update(self, piece: bytes) -> None:
+    def update(self, piece: bytes | memoryview) -> None:
         """Take the next bytes."""
         self._value = self._function(piece, self._value)
 

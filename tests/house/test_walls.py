@@ -19,7 +19,7 @@ STOREYS = (
     ("capture", "spool", "schedule", "transfer", "catalogue", "fetch"),
     ("stores",),
     ("limits",),
-    ("custody", "clock", "crc", "errors", "filesystem", "log", "systemd", "writeback"),
+    ("custody", "clock", "crc", "errors", "filesystem", "log", "pieces", "systemd", "writeback"),
 )
 DOORS = {
     "aiohttp": {"stores/http.py"},

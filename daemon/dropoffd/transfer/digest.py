@@ -10,9 +10,7 @@ import anyio.to_thread
 
 from dropoffd import crc
 from dropoffd.custody import Digest, Source
-
-# With pieces of 8 MiB the loop was seen to lag 42 ms; with these, 1 ms.
-PIECE_BYTES = 1 << 20
+from dropoffd.pieces import pieces
 
 
 class Digester:
@@ -43,14 +41,9 @@ def _all(sources: Sequence[Callable[[], Source]]) -> list[Digest]:
 def _digest(source: Source) -> Digest:
     digest = hashlib.sha256()
     crc64nvme = crc.crc64nvme()
-    offset = 0
-    while offset < source.size_bytes:
+    for piece in pieces(source):
         anyio.from_thread.check_cancelled()
-        piece = source.read(PIECE_BYTES, offset)
-        if not piece:
-            break
         digest.update(piece)
         crc64nvme.update(piece)
-        offset += len(piece)
     source.check()
     return Digest(digest.hexdigest(), crc64nvme.written())

@@ -7,16 +7,14 @@ A store verifies some of these and ignores others without a word, so which one i
 import base64
 import enum
 import hashlib
-from collections.abc import Iterator
 
 import msgspec
 
 from dropoffd import crc
+from dropoffd.pieces import pieces
 from dropoffd.stores.base import Body, CorruptError
 from dropoffd.stores.http import Answer
 from dropoffd.stores.s3 import answers
-
-PIECE_BYTES = 1 << 20
 
 
 class Algorithm(enum.StrEnum):
@@ -46,10 +44,14 @@ def of_body(algorithm: Algorithm, body: Body) -> Sums:
     It reads all of the body, so that what is sent right after comes from memory.
     """
     ours, theirs = crc.crc64nvme(), _taker(algorithm)
-    for piece in _pieces(body):
+    taken_bytes = 0
+    for piece in pieces(body):
         ours.update(piece)
         if theirs is not None:
             theirs.update(piece)
+        taken_bytes += len(piece)
+    if taken_bytes != body.size_bytes:
+        raise CorruptError(f"unable to read all of the content: it ends after {taken_bytes} bytes")
     if algorithm is Algorithm.CRC64NVME:
         return Sums(ours.written(), ours.written())
     return Sums(ours.written(), _written(algorithm, theirs))
@@ -86,13 +88,3 @@ def headers(algorithm: Algorithm, checksum: str) -> dict[str, str]:
         # Some servers verify the value only if the algorithm is named besides.
         return {f"x-amz-checksum-{algorithm}": checksum, "x-amz-sdk-checksum-algorithm": algorithm.upper()}
     return {"content-md5": checksum} if algorithm is Algorithm.MD5 else {}
-
-
-def _pieces(body: Body) -> Iterator[bytes]:
-    offset = 0
-    while offset < body.size_bytes:
-        piece = body.read(min(PIECE_BYTES, body.size_bytes - offset), offset)
-        if not piece:
-            raise CorruptError(f"unable to read all of the content: it ends after {offset} bytes")
-        yield piece
-        offset += len(piece)
