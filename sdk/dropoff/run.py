@@ -262,15 +262,16 @@ class Run:
         keep: Keep | str,
     ) -> Delivery:
         raw = arguments.path(path)
+        whole = os.path.abspath(raw)
         source = arguments.opened(raw, kind)
         try:
             save = Save(
                 job=new_job_id(),
                 run=self.info,
                 kind=kind,
-                name=check_name(name) if name is not None else _name(raw, preserve_path=preserve_path),
+                name=check_name(name if name is not None else _name(raw, whole, preserve_path=preserve_path)),
                 category=arguments.choice(Category, category, "category"),
-                source=os.path.abspath(raw),
+                source=whole,
                 created_at=time.time(),
                 content_type=content_type,
                 prefix=_prefix(prefix),
@@ -291,12 +292,11 @@ def _reopened(info: RunInfo, settings: Settings, offline: bool) -> Run:  # calle
     return Run(info, settings, offline=offline)
 
 
-def _name(path: bytes, *, preserve_path: bool) -> bytes:
-    whole = os.path.normpath(path).lstrip(b"/")
+def _name(path: bytes, whole: bytes, *, preserve_path: bool) -> bytes:
     if preserve_path:
-        return check_name(whole)
+        return os.path.normpath(path).lstrip(b"/")
     # "." and ".." have no name of their own, but the directory they stand for has.
-    return check_name(os.path.basename(os.path.abspath(path)) or b"root")
+    return os.path.basename(whole) or b"root"
 
 
 def _made_up(now: float) -> str:

@@ -19,7 +19,7 @@ STOREYS = (
     ("capture", "spool", "schedule", "transfer", "catalogue", "fetch"),
     ("stores",),
     ("limits",),
-    ("custody", "clock", "crc", "errors", "filesystem", "log", "pieces", "systemd", "writeback"),
+    ("custody", "clock", "crc", "errors", "filesystem", "log", "pieces", "systemd", "threads", "writeback"),
 )
 DOORS = {
     "aiohttp": {"stores/http.py"},

@@ -13,8 +13,6 @@ import stat
 from collections.abc import Callable
 from functools import partial
 
-import anyio.to_thread
-
 from dropoff.content import (
     SMALL_MAX_BYTES,
     Capture,
@@ -36,6 +34,7 @@ from dropoffd.capture.guard import Guard
 from dropoffd.capture.holding import Holding
 from dropoffd.capture.homes import Homes
 from dropoffd.custody import Room
+from dropoffd.threads import promptly
 
 # Up to here the bytes travel with the job's row: one sync for both.
 INLINE_MAX_BYTES = 64 << 10
@@ -115,7 +114,7 @@ class Freezer:
         """Freeze by whatever rung holds; raises UsageError, UnstableSourceError or SpoolFullError."""
         frozen = Frozen(self._room, self._guard)
         try:
-            await anyio.to_thread.run_sync(partial(self._freeze, save, fd, frozen))
+            await promptly(partial(self._freeze, save, fd, frozen))
         except BaseException:
             frozen.undo()
             raise

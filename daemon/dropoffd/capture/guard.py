@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import select
 import signal
 import socket
 
@@ -25,6 +26,10 @@ _log = logging.getLogger(__name__)
 COPYING = ".guard"
 _PREFIX = "guard-"
 _MESSAGE_BYTES = 8192
+# What the guard is told waits in the socket, descriptors and all, until it is woken: a wake-up costs the caller of a
+# save more than the message. The socket has room for some hundred.
+_TOLD_MOST = 64
+_ROOM_MILLISECONDS = 1000
 # Only a guard without a daemon wakes up by itself, to see whether its state directory is still there.
 _LOOK_SECONDS = 60.0
 _HANDED_OVER = signal.SIGUSR1
@@ -37,36 +42,62 @@ class Guard:
     def __init__(self, state_dir: str) -> None:
         """Fork the guard; only before there are threads, an event loop or a lock."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        heard, bell = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
-            _live(theirs, state_dir)
+            os.close(bell)
+            _live(theirs, heard, state_dir)
         theirs.close()
+        os.close(heard)
         ours.setblocking(False)
+        os.set_blocking(bell, False)
         self._socket = ours
+        self._bell = bell
+        self._told = 0
         self._gone = False
 
     def hold(self, name: str, fd: int, size: int, path: str) -> None:
         """Keep the lease of `fd` alive; should it come to that, copy its `size` bytes to `path`."""
-        self._send(f"hold\0{name}\0{size}\0{path}", [fd])
+        self._tell(f"hold\0{name}\0{size}\0{path}", [fd])
+        if self._told >= _TOLD_MOST:
+            self._wake()
 
     def drop(self, name: str) -> None:
-        """Let go of what was held under `name`."""
-        self._send(f"drop\0{name}", [])
+        """Let go of what was held under `name`, at once: its blocks are free only then."""
+        self._tell(f"drop\0{name}", [])
+        self._wake()
 
     def close(self) -> None:
         """Leave the guard alone with what it still holds; with nothing, it ends."""
         self._socket.close()
+        os.close(self._bell)
 
-    def _send(self, message: str, descriptors: list[int]) -> None:
+    def _wake(self) -> None:
+        self._told = 0
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it has not heard the last ring yet, or is gone
+            os.write(self._bell, b"!")
+
+    def _tell(self, message: str, descriptors: list[int]) -> None:
         if self._gone:
             return
         try:
-            socket.send_fds(self._socket, [os.fsencode(message)], descriptors)
+            self._send(os.fsencode(message), descriptors)
         except OSError as error:
             # Still leased, by the daemon alone: what is lost is only the protection against its own death.
             self._gone = True
             _log.error("guard gone pid=%d cause=%s: content is unprotected while no daemon runs", self.pid, error)
+
+    def _send(self, message: bytes, descriptors: list[int]) -> None:
+        self._told += 1
+        try:
+            socket.send_fds(self._socket, [message], descriptors)
+        except BlockingIOError:
+            self._wake()
+            room = select.poll()
+            room.register(self._socket, select.POLLOUT)
+            room.poll(_ROOM_MILLISECONDS)
+            socket.send_fds(self._socket, [message], descriptors)
 
 
 def send_home(state_dir: str, own: int) -> None:
@@ -118,15 +149,15 @@ class _Held:
         os.close(self.fd)
 
 
-def _live(sock: socket.socket, state_dir: str) -> None:
+def _live(sock: socket.socket, heard: int, state_dir: str) -> None:
     """Be the guard; never returns."""
     code = 1
     try:
-        _detach(sock)
+        _detach(sock.fileno(), heard)
         path = os.path.join(state_dir, f"{_PREFIX}{os.getpid()}")
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        held = _listen(sock)
+        held = _listen(sock, heard)
         if held:
             _stand_in(held, path)
         with contextlib.suppress(FileNotFoundError):
@@ -136,8 +167,8 @@ def _live(sock: socket.socket, state_dir: str) -> None:
         os._exit(code)
 
 
-def _detach(sock: socket.socket) -> None:
-    """Share nothing with the daemon but the socket: no terminal, no output, no descriptors."""
+def _detach(*kept: int) -> None:
+    """Share nothing with the daemon but what is kept: no terminal, no output, no descriptors."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -145,18 +176,31 @@ def _detach(sock: socket.socket) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    keep = sock.fileno()
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
-def _listen(sock: socket.socket) -> dict[str, _Held]:
-    """Do as told until the daemon is gone; return what is held then."""
+def _listen(sock: socket.socket, heard: int) -> dict[str, _Held]:
+    """Do as told whenever the bell rings, until the daemon is gone; return what is held then."""
     held: dict[str, _Held] = {}
+    sock.setblocking(False)
+    while os.read(heard, _MESSAGE_BYTES):
+        _do_as_told(sock, held)
+    _do_as_told(sock, held)
+    return held
+
+
+def _do_as_told(sock: socket.socket, held: dict[str, _Held]) -> None:
     while True:
-        message, descriptors, _, _ = socket.recv_fds(sock, _MESSAGE_BYTES, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(sock, _MESSAGE_BYTES, 1)
+        except BlockingIOError:
+            return
         if not message:
-            return held
+            return
         word, name, *rest = os.fsdecode(message).split("\0")
         if word == "hold" and descriptors:
             held[name] = _Held(descriptors[0], int(rest[0]), rest[1])

@@ -25,6 +25,7 @@ from dropoffd.catalogue.compose import compose
 from dropoffd.clock import Clock
 from dropoffd.errors import SpoolBrokenError
 from dropoffd.spool.spool import Spool
+from dropoffd.threads import promptly
 
 
 class Deliveries(Protocol):
@@ -131,7 +132,7 @@ class Custodian:
             )
         additions = await self._spool.additions(version.draft)
         content = [(one.position, one.overwrite, dict.fromkeys(one.paths)) for one in additions]
-        await anyio.to_thread.run_sync(partial(compose, version, content, lambda _: None))
+        await promptly(partial(compose, version, content, lambda _: None))
 
     async def _take_deposited_version(self, save: Save) -> None:
         """Take a version whose caller is gone: what is wrong with it holds it."""

@@ -11,6 +11,7 @@ import anyio.to_thread
 from dropoffd import crc
 from dropoffd.custody import Digest, Source
 from dropoffd.pieces import pieces
+from dropoffd.threads import give_way
 
 
 class Digester:
@@ -28,6 +29,7 @@ class Digester:
 
 
 def _all(sources: Sequence[Callable[[], Source]]) -> list[Digest]:
+    give_way()
     sums = []
     for open_source in sources:
         source = open_source()

@@ -15,10 +15,12 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from io import FileIO
 from typing import TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
+import msgspec
 
 from dropoff.settings import directory_url
 from dropoffd.stores.base import (
@@ -38,11 +40,14 @@ from dropoffd.stores.base import (
     StoreError,
     UnavailableError,
 )
+from dropoffd.threads import give_way
 from dropoffd.writeback import write_back
 
 T = TypeVar("T")
 
 PIECE_BYTES = 1 << 20
+# What each of several deliveries has in the disk's queue, before the commit of a save that comes now.
+_QUEUED_BYTES = 256 << 10
 _INCOMING = ".incoming"
 _SHA256 = "user.dropoff.sha256"
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -90,9 +95,13 @@ class DirectoryStore:
 
     async def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix."""
-        for key in await self._in_thread(_keys, self._root, prefix):
-            with contextlib.suppress(NotFoundError):  # deleted since the listing
-                yield await self.stat(key)
+        for found in await self._in_thread(_listed, self._root, prefix):
+            yield found
+
+    async def folders(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the directories that come next in keys."""
+        for folder in await self._in_thread(_folders, self._root, prefix):
+            yield folder
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
@@ -124,6 +133,7 @@ class DirectoryStore:
         return os.path.join(self._root, key)
 
     def _put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
+        give_way()
         path = self._path(key)
         incoming = os.path.join(self._root, _INCOMING)
         self._make_directory(incoming)
@@ -146,7 +156,7 @@ class DirectoryStore:
                 raise AlreadyExistsError(f"unable to create {path}: it exists") from None
         elif isinstance(mode, Replace):
             with self._locked():
-                if not os.path.isfile(path) or _etag(path) != mode.etag:
+                if not os.path.isfile(path) or _etag(os.stat(path)) != mode.etag:
                     raise PreconditionFailedError(f"unable to replace {path}: it changed")
                 os.rename(temporary, path)
         else:
@@ -202,7 +212,7 @@ class DirectoryStore:
         fd = _open(path)
         try:
             sha256 = _known_sha256(fd) or _hash(fd)
-            return Stat(key=key, size_bytes=os.fstat(fd).st_size, etag=_etag(path), sha256=sha256)
+            return msgspec.structs.replace(_told(key, os.stat(path)), sha256=sha256)
         finally:
             os.close(fd)
 
@@ -223,12 +233,10 @@ def _write(path: str, body: Body, progress: Progress) -> None:
                 break
             anyio.from_thread.run(body.admit, len(piece))
             digest.update(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[file.write(view) or 0 :]
+            for start in range(0, len(piece), _QUEUED_BYTES):
+                _write_through(file, memoryview(piece)[start : start + _QUEUED_BYTES], offset + start)
             offset += len(piece)
             progress(len(piece))
-            write_back(file.fileno(), offset - len(piece), len(piece))
         if digest.hexdigest() != body.sha256 or offset != body.size_bytes:
             raise CorruptError(f"unable to store {path}: its content differs from the digest taken before")
         with contextlib.suppress(OSError):  # not every file system has extended attributes
@@ -236,16 +244,47 @@ def _write(path: str, body: Body, progress: Progress) -> None:
         os.fsync(file.fileno())
 
 
-def _keys(root: str, prefix: str) -> list[str]:
-    found = []
+def _write_through(file: FileIO, data: memoryview, offset: int) -> None:
+    view = data
+    while view:
+        view = view[file.write(view) :]
+    write_back(file.fileno(), offset, len(data))
+
+
+def _listed(root: str, prefix: str) -> list[Stat]:
     if prefix.startswith("/"):
         return []
-    top = os.path.normpath(os.path.join(root, os.path.dirname(prefix)))
-    for directory, below, names in os.walk(top):
+    found = []
+    for directory, below, names in os.walk(os.path.normpath(os.path.join(root, os.path.dirname(prefix)))):
         if directory == root and _INCOMING in below:
             below.remove(_INCOMING)
-        found += [os.path.relpath(os.path.join(directory, name), root) for name in names]
-    return sorted(key for key in found if key.startswith(prefix))
+        folder = directory.removeprefix(root).lstrip("/")
+        keys = ((name, f"{folder}/{name}" if folder else name) for name in names)
+        for name, key in keys:
+            if key.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was named
+                    found.append(_told(key, os.stat(f"{directory}/{name}")))
+    return sorted(found, key=_key)
+
+
+def _folders(root: str, prefix: str) -> list[str]:
+    above, _, beginning = prefix.rpartition("/")
+    if prefix.startswith("/"):
+        return []
+    try:
+        with os.scandir(os.path.join(root, above)) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and entry.name != _INCOMING]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(f"{above}/{name}/" if above else f"{name}/" for name in names if name.startswith(beginning))
+
+
+def _key(stat: Stat) -> str:
+    return stat.key
+
+
+def _told(key: str, found: os.stat_result) -> Stat:
+    return Stat(key=key, size_bytes=found.st_size, etag=_etag(found), modified_at=found.st_mtime)
 
 
 def _open(path: str) -> int:
@@ -271,8 +310,7 @@ def _hash(fd: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _etag(path: str) -> str:
-    found = os.stat(path)
+def _etag(found: os.stat_result) -> str:
     return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
 
 

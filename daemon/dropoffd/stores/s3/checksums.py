@@ -15,6 +15,7 @@ from dropoffd.pieces import pieces
 from dropoffd.stores.base import Body, CorruptError
 from dropoffd.stores.http import Answer
 from dropoffd.stores.s3 import answers
+from dropoffd.threads import give_way
 
 
 class Algorithm(enum.StrEnum):
@@ -43,6 +44,7 @@ def of_body(algorithm: Algorithm, body: Body) -> Sums:
 
     It reads all of the body, so that what is sent right after comes from memory.
     """
+    give_way()
     ours, theirs = crc.crc64nvme(), _taker(algorithm)
     taken_bytes = 0
     for piece in pieces(body):
