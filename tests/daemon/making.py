@@ -294,6 +294,10 @@ class FaultyStore:
         """List."""
         return self.inner.list(prefix)
 
+    def folders(self, prefix: str) -> AsyncIterator[str]:
+        """List what comes next in keys."""
+        return self.inner.folders(prefix)
+
     async def delete(self, key: str) -> None:
         """Delete, or fail as scripted."""
         await self._do("delete", lambda: self.inner.delete(key))

@@ -156,6 +156,10 @@ class StruckStore:
         """List."""
         return self.inner.list(prefix)
 
+    def folders(self, prefix: str) -> AsyncIterator[str]:
+        """List what comes next in keys."""
+        return self.inner.folders(prefix)
+
     async def delete(self, key: str) -> None:
         """Delete, unless struck."""
         await self._struck("delete", lambda: self.inner.delete(key))

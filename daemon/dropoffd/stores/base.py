@@ -83,12 +83,16 @@ Mode = Overwrite | Create | Replace
 
 
 class Stat(msgspec.Struct, frozen=True, kw_only=True):
-    """An object as the store tells it; `sha256` is empty where the store does not know it."""
+    """An object as the store tells it; `sha256` is empty where the store does not know it, as in a listing.
+
+    `modified_at` is when it was stored, in seconds since the epoch by the store's clock; 0 where that is not told.
+    """
 
     key: str
     size_bytes: int
     etag: str
     sha256: str = ""
+    modified_at: float = 0.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +217,9 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield every object whose key begins with `prefix`, in the order of keys."""
+
+    def folders(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the beginnings of keys, from `prefix` to the next '/', in order; some may have no object any more."""
 
     async def delete(self, key: str) -> None:
         """Remove the object; none there is fine."""

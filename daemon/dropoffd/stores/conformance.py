@@ -425,6 +425,30 @@ async def a_prefix_need_not_end_at_a_slash(store: Store) -> None:
 
 
 @check
+async def folders_are_the_next_step_in_keys(store: Store) -> None:
+    """What comes next in keys, up to a slash, is told once, in order, and without what lies directly there."""
+    prefix = somewhere()
+    for name in ("run-1/a", "run-1/deep/b", "run-2/c", "other/d", "direct"):
+        await put(store, f"{prefix}/{name}", b"")
+    runs = [f"{prefix}/run-1/", f"{prefix}/run-2/"]
+    assert [one async for one in store.folders(f"{prefix}/")] == [f"{prefix}/other/", *runs]
+    assert [one async for one in store.folders(f"{prefix}/run-")] == runs
+    assert [one async for one in store.folders(f"{prefix}/direct/")] == []
+
+
+@check
+async def it_is_told_when_an_object_was_stored(store: Store) -> None:
+    """A look and a listing tell the same second, and a later object none that is earlier."""
+    prefix = somewhere()
+    await put(store, f"{prefix}/1", b"")
+    await put(store, f"{prefix}/2", b"")
+    looked = [int((await store.stat(f"{prefix}/{n}")).modified_at) for n in (1, 2)]
+    listed = [int(stat.modified_at) async for stat in store.list(f"{prefix}/")]
+    assert listed == looked
+    assert 0 < looked[0] <= looked[1]
+
+
+@check
 async def the_whole_store_can_be_listed(store: Store) -> None:
     """The empty prefix lists objects and nothing that is the store's own."""
     prefix = somewhere()

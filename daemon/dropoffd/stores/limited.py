@@ -69,6 +69,10 @@ class LimitedStore:
         """Yield the objects below a prefix."""
         return self._inner.list(prefix)
 
+    def folders(self, prefix: str) -> AsyncIterator[str]:
+        """Yield what comes next in keys."""
+        return self._inner.folders(prefix)
+
     async def delete(self, key: str) -> None:
         """Remove an object."""
         await self._brake.request(lambda: self._inner.delete(key))

@@ -148,6 +148,10 @@ class RetryingStore:
         """Yield the objects below a prefix; a listing that breaks is its caller's to begin again."""
         return self._inner.list(prefix)
 
+    def folders(self, prefix: str) -> AsyncIterator[str]:
+        """Yield what comes next in keys."""
+        return self._inner.folders(prefix)
+
     async def delete(self, key: str) -> None:
         """Remove an object."""
         await self._patiently(lambda: self._inner.delete(key))

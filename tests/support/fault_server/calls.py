@@ -73,7 +73,7 @@ _OF_BUCKET = {
     "GET": {"uploads": Operation.UPLOADS, "location": Operation.LOCATION, "list-type": Operation.LIST},
     "HEAD": {"": Operation.HEAD_BUCKET},
 }
-_NOT_SUPPORTED = ("x-amz-copy-source", "delimiter", "versionId")
+_NOT_SUPPORTED = ("x-amz-copy-source", "versionId")
 
 
 def understood(method: str, target: str, headers: Mapping[str, str]) -> Call:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Sequence
 
 from support.fault_server import answers
 from support.fault_server.answers import Answer, Element
@@ -116,6 +117,9 @@ def listing(bucket: Bucket, call: Call, behaviour: Behaviour) -> Answer:
     after = _key_of(token) if token is not None else call.query.get("start-after", "")
     keys = sorted((key for key in bucket.objects if key.startswith(prefix)), key=str.encode)
     left = [key for key in keys if key.encode() > after.encode()]
+    delimiter = call.query.get("delimiter", "")
+    if delimiter:
+        return _folders(call, prefix, delimiter, keys)
     page = left[:most]
     encoded = call.query.get("encoding-type") == "url"
     shown = answers.url_encoded if encoded else str
@@ -128,6 +132,15 @@ def listing(bucket: Bucket, call: Call, behaviour: Behaviour) -> Answer:
     if len(left) > len(page) > 0:
         head.append(("NextContinuationToken", base64.b64encode(page[-1].encode()).decode()))
     return answers.document("ListBucketResult", [*head, *(_listed(bucket.objects[key], shown(key)) for key in page)])
+
+
+def _folders(call: Call, prefix: str, delimiter: str, keys: Sequence[str]) -> Answer:
+    """Return, on one page, what lies directly below a prefix and the common beginnings of all else."""
+    rests = {key: key.removeprefix(prefix).partition(delimiter) for key in keys}
+    shared = sorted({prefix + first + cut for first, cut, _ in rests.values() if cut})
+    head: list[Element] = [("Name", call.bucket), ("Prefix", prefix), ("Delimiter", delimiter)]
+    head += [("KeyCount", len(shared)), ("IsTruncated", "false")]
+    return answers.document("ListBucketResult", [*head, *(("CommonPrefixes", [("Prefix", one)]) for one in shared)])
 
 
 def _key_of(token: str) -> str:

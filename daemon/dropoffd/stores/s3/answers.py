@@ -6,6 +6,8 @@ The codes are those of "Error responses" in the Amazon S3 API reference, and wha
 import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -23,6 +25,8 @@ from dropoffd.stores.base import (
     UnavailableError,
 )
 from dropoffd.stores.http import Answer
+
+Element = ET.Element
 
 _CORRUPT = frozenset(
     {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ChecksumMismatch", "InvalidDigest"}
@@ -182,6 +186,22 @@ def _retry_after(answer: Answer) -> float:
     # The other form, a date, depends on two clocks; nobody was seen to send it for this.
     found = answer.headers.get("retry-after", "")
     return min(float(found), 3600.0) if found.isdecimal() else 0.0
+
+
+def moment(text: str) -> float:
+    """Return a time as listings tell it (ISO 8601) in seconds since the epoch; 0 for what is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def modified_at(answer: Answer) -> float:
+    """Return when an object was stored, as a header tells it (RFC 9110, 8.8.2); 0 where none does."""
+    try:
+        return parsedate_to_datetime(answer.headers.get("last-modified", "")).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def etag(answer: Answer) -> str:

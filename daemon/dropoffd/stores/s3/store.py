@@ -35,6 +35,7 @@ from dropoffd.stores.s3.checksums import Algorithm
 from dropoffd.stores.s3.client import Client
 from dropoffd.stores.s3.conditions import condition, look_first
 from dropoffd.stores.s3.headers import SHA256, metadata
+from dropoffd.stores.s3.listing import listed
 from dropoffd.stores.s3.multipart import S3Multipart
 from dropoffd.stores.s3.probe import Capabilities, probe
 from dropoffd.stores.s3.sign import UNSIGNED
@@ -241,29 +242,23 @@ class S3Store:
             size_bytes=int(answer.headers.get("content-length", "0")),
             etag=answers.etag(answer),
             sha256=answer.headers.get(SHA256, ""),
+            modified_at=answers.modified_at(answer),
         )
 
     async def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix."""
-        root = f"{self._client.address.prefix}/" if self._client.address.prefix else ""
-        query = [("list-type", "2"), ("prefix", root + prefix)]
-        token = ""
-        while True:
-            answer = await self._client.call(
-                "list objects", "GET", None, [*query, ("continuation-token", token)] if token else query
+        async for key, item in listed(self._client, prefix, "Contents", "Key"):
+            yield Stat(
+                key=key,
+                size_bytes=answers.number(item, "Size"),
+                etag=answers.text(item, "ETag").strip('"'),
+                modified_at=answers.moment(answers.text(item, "LastModified")),
             )
-            page = answers.parsed(answer.data)
-            for item in answers.children(page, "Contents"):
-                key = answers.raw_text(item, "Key")
-                if key.startswith(root + prefix):
-                    yield Stat(
-                        key=key.removeprefix(root),
-                        size_bytes=answers.number(item, "Size"),
-                        etag=answers.text(item, "ETag").strip('"'),
-                    )
-            token = answers.text(page, "NextContinuationToken")
-            if answers.text(page, "IsTruncated") != "true" or not token:
-                return
+
+    async def folders(self, prefix: str) -> AsyncIterator[str]:
+        """Yield what comes next in keys."""
+        async for folder, _ in listed(self._client, prefix, "CommonPrefixes", "Prefix", ("delimiter", "/")):
+            yield folder
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
