@@ -32,10 +32,12 @@ from dropoffd.capture.keeper import Keeper
 from dropoffd.catalogue.catalogue import Catalogue
 from dropoffd.clock import Clock, SystemClock
 from dropoffd.control.status import Control
+from dropoffd.curator import Curator
 from dropoffd.dispatch import Dispatch
 from dropoffd.errors import Exit, SpoolBrokenError, StartError
 from dropoffd.fetch.cache import Cache
 from dropoffd.filesystem import network_type, private_directory
+from dropoffd.index.index import Indexes
 from dropoffd.intake.custodian import Custodian
 from dropoffd.intake.handlers import Handlers
 from dropoffd.intake.inbox import Inbox
@@ -116,7 +118,8 @@ class Daemon:
         inbox = Inbox(settings.state_dir, custodian, clock)
         unlogged = Unlogged(spool, dispatch, clock, settings.unlogged_keep_seconds)
         control = Control(spool, keeper, dispatch, bandwidth, clock)
-        readers = Readers(Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), clock))
+        cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
+        readers = Readers(Reader(stores, cache, indexes, clock), Curator(stores, clock))
         listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores, readers))
         leftovers = await _leftovers(spool, homes)
 
@@ -150,6 +153,7 @@ class Daemon:
                 with anyio.move_on_after(settings.stop_timeout_seconds, shield=True):
                     await keeper.stop()
                     await stores.aclose()
+                    indexes.close()
             care.cancel_scope.cancel()
         await spool.aclose()
         homes.remove_empty()

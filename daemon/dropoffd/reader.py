@@ -6,20 +6,22 @@ one after the other.
 """
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from dropoff.errors import DamagedError, NotStoredError, UsageError
 from dropoff.messages import (
     Answer,
+    Audit,
     Entries,
     EntryList,
     EntryReport,
     Fetch,
     Fetched,
+    Find,
     FindRun,
     FindVersion,
+    Found,
     LinkList,
     Links,
     Reading,
@@ -39,15 +41,19 @@ from dropoff.messages import (
 from dropoff.names import display
 from dropoff.records import Entry, Manifest, Reference
 from dropoff.wire import FRAME_MAX_BYTES
+from dropoffd.auditing import Auditor
 from dropoffd.catalogue import links
+from dropoffd.catalogue.aliases import LATEST
+from dropoffd.catalogue.inventory import Scope
 from dropoffd.catalogue.lookup import Holdings, find_record, find_run, find_version, holdings, list_records
 from dropoffd.clock import Clock
 from dropoffd.fetch.cache import Cache
-from dropoffd.fetch.deliver import Deliverer, File, select
+from dropoffd.fetch.deliver import Deliverer, File, file_of, select
 from dropoffd.fetch.fetcher import Fetcher
-from dropoffd.fetch.plan import Wanted
 from dropoffd.fetch.stream import stream
 from dropoffd.fetch.verify import verify
+from dropoffd.index.index import Indexes
+from dropoffd.paging import page
 from dropoffd.stores.base import CorruptError, DeniedError, Progress, Store, ignore_progress
 
 T = TypeVar("T")
@@ -55,9 +61,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _PAGE_MOST = 2000
-# Of what an answer lists; the rest of the frame is for the one that comes on top.
-_PAGE_BYTES = FRAME_MAX_BYTES // 2
-_MODE = re.compile(r"[0-7]{3,6}")
 _KEPT_MOST = 4
 _KEPT_ENTRIES_MOST = 1_000_000
 
@@ -70,10 +73,11 @@ class Opens(Protocol):
 
 
 class Reader:
-    """Reads stores for everybody; `cache` keeps what was fetched."""
+    """Reads stores for everybody; `cache` keeps what was fetched, `indexes` what stores have."""
 
-    def __init__(self, stores: Opens, cache: Cache, clock: Clock) -> None:
+    def __init__(self, stores: Opens, cache: Cache, indexes: Indexes, clock: Clock) -> None:
         self._stores = stores
+        self._indexes = indexes
         self._clock = clock
         self._deliverer = Deliverer(Fetcher(clock), cache)
         self._kept: dict[Stored, Holdings] = {}
@@ -84,6 +88,8 @@ class Reader:
             Links: self._links,
             Entries: self._entries,
             Verify: self._verify,
+            Find: self._find,
+            Audit: self._audit,
         }
 
     async def answer(self, request: Reading, fd: int | None = None, progress: Progress = ignore_progress) -> Answer:
@@ -130,8 +136,11 @@ class Reader:
 
     async def _records(self, asked: Records) -> RecordList:
         reports, more = await list_records(await self._stores.open(asked.run.store), asked)
-        page = _page(reports)
-        return RecordList(tuple(page), more if len(page) == len(reports) else page[-1].id.job)
+        shown = page(reports)
+        return RecordList(tuple(shown), more if len(shown) == len(reports) else shown[-1].id.job)
+
+    async def _find(self, asked: Find) -> Found:
+        return await self._indexes.find(await self._stores.open(asked.store), asked)
 
     async def _links(self, asked: Links) -> LinkList:
         store = await self._stores.open(asked.of.store)
@@ -146,13 +155,20 @@ class Reader:
         reports = [_entry_report(path, one) for path, one in held.entries.items() if path > asked.after]
         reports += [_reference_report(path, one) for path, one in held.references.items() if path > asked.after]
         reports.sort(key=lambda report: report.path)
-        page = _page(reports[: max(1, min(asked.limit, _PAGE_MOST))])
-        return EntryList(tuple(page), more=len(page) < len(reports))
+        shown = page(reports[: max(1, min(asked.limit, _PAGE_MOST))])
+        return EntryList(tuple(shown), more=len(shown) < len(reports))
 
     async def _verify(self, asked: Verify) -> Verified:
         store = await self._stores.open(asked.of.store)
         held = await self._holdings(asked.of)
         return await verify(store, _chosen(held, ()), read_data=asked.read_data)
+
+    async def _audit(self, asked: Audit) -> Verified:
+        store = await self._stores.open(asked.store)
+        if asked.artifact:  # told apart from one that has no version to look at
+            await find_version(store, asked.project, asked.artifact, LATEST)
+        scope = Scope(project=asked.project, run=asked.run, artifact=asked.artifact)
+        return await Auditor(store, read_data=asked.read_data).run(scope)
 
     async def _fetch(self, asked: Fetch, fd: int | None, progress: Progress) -> Fetched:
         store = await self._stores.open(asked.of.store)
@@ -221,21 +237,9 @@ def _reference_report(path: bytes, one: Reference) -> EntryReport:
     return EntryReport(path=path, size_bytes=one.size, uri=one.uri, etag=one.etag)
 
 
-def _page(reports: Iterable[T]) -> list[T]:
-    """Return as many as an answer may list, and one at least where there is one."""
-    page: list[T] = []
-    size = 0
-    for report in reports:
-        size += len(encode(report))
-        if page and size > _PAGE_BYTES:
-            break
-        page.append(report)
-    return page
-
-
 def _chosen(held: Holdings, paths: Iterable[bytes], *, one: bool = False) -> list[File]:
     """Return the files that are meant; raises NotStoredError for a name that nothing has."""
-    files = {path: _file(path, entry) for path, entry in held.entries.items()}
+    files = {path: file_of(path, entry) for path, entry in held.entries.items()}
     for path in paths:
         if path in held.references:
             raise UsageError(
@@ -245,9 +249,3 @@ def _chosen(held: Holdings, paths: Iterable[bytes], *, one: bool = False) -> lis
         if path not in files and (one or not select(files, (path,))):
             raise NotStoredError(f"unable to find {display(path)!r}: it has no such file", hint="see its entries")
     return select(files, paths)
-
-
-def _file(path: bytes, entry: Entry) -> File:
-    content = Wanted(sha256=entry.sha256, size_bytes=entry.size, key=entry.key, start=entry.offset or 0)
-    mode = int(entry.mode, 8) if _MODE.fullmatch(entry.mode) else 0o644
-    return File(path, content, mode, packed=entry.offset is not None)

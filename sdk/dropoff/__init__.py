@@ -33,6 +33,7 @@ from dropoff.settings import Settings
 from dropoff.version import VERSION
 
 if TYPE_CHECKING:
+    from dropoff.finding import find_files, find_runs, find_versions, projects
     from dropoff.reading import open_run, open_version
 
 __version__ = VERSION
@@ -60,11 +61,17 @@ __all__ = [
     "UnstableSourceError",
     "UsageError",
     "__version__",
+    "find_files",
+    "find_runs",
+    "find_versions",
     "init",
     "open_run",
     "open_version",
+    "projects",
     "wait",
 ]
+
+_FINDING = frozenset({"find_files", "find_runs", "find_versions", "projects"})
 
 
 def __getattr__(name: str) -> Any:
@@ -73,4 +80,8 @@ def __getattr__(name: str) -> Any:
         from dropoff import reading  # noqa: PLC0415
 
         return getattr(reading, name)
+    if name in _FINDING:
+        from dropoff import finding  # noqa: PLC0415
+
+        return getattr(finding, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -68,6 +68,26 @@ class Role(enum.StrEnum):
     OUTPUT = "output"
 
 
+class Subject(enum.StrEnum):
+    """What can be looked for in a store."""
+
+    PROJECT = "project"
+    RUN = "run"
+    FILE = "file"
+    VERSION = "version"
+
+
+class Operator(enum.StrEnum):
+    """How a value in metadata compares to another."""
+
+    EQUAL = "="
+    UNEQUAL = "!="
+    LESS = "<"
+    AT_MOST = "<="
+    MORE = ">"
+    AT_LEAST = ">="
+
+
 class Code(enum.StrEnum):
     """Why the daemon refuses."""
 
@@ -341,8 +361,63 @@ class Verify(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     read_data: bool = False
 
 
-Reading = FindVersion | FindRun | Records | Links | Entries | Fetch | Stream | Verify
-Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit | Reading
+class Audit(msgspec.Struct, frozen=True, kw_only=True, tag="audit"):
+    """Do as `Verify` for all that a run or an artifact has, a project, or (empty) the store."""
+
+    store: str
+    project: str = ""
+    run: str = ""
+    artifact: str = ""
+    read_data: bool = False
+
+
+class SetAlias(msgspec.Struct, frozen=True, kw_only=True, tag="set-alias"):
+    """Let an alias stand for a version, `which` as for `FindVersion`; for an empty one the alias is taken away."""
+
+    store: str
+    project: str
+    artifact: str
+    alias: str
+    which: str = ""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What metadata has at `path` compares so to `value`; what is not there, or of another kind, is unequal."""
+
+    path: tuple[str, ...]
+    operator: Operator
+    value: str | int | float | bool | None
+
+
+class Find(msgspec.Struct, frozen=True, kw_only=True, tag="find"):
+    """Look for projects, runs, files or versions that are all of this, the newest first.
+
+    `name` is that of the file, run or artifact, or a pattern with `*`, `?` and `[...]`; `prefix` the beginning of
+    names by whole components. Times are seconds since the epoch. `newest` wants only the newest version of each
+    artifact. `after` goes on where an answer said that there is more.
+    """
+
+    store: str
+    subject: Subject
+    project: str = ""
+    run: str = ""
+    name: str = ""
+    artifact_type: str = ""
+    prefix: str = ""
+    category: Category | None = None
+    tags: tuple[str, ...] = ()
+    where: tuple[Condition, ...] = ()
+    since: float | None = None
+    until: float | None = None
+    newest: bool = False
+    after: str = ""
+    limit: int = 500
+
+
+Reading = FindVersion | FindRun | Records | Links | Entries | Fetch | Stream | Verify | Audit | Find
+# A union of one is none, and will be one with the next.
+Curating = SetAlias
+Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit | Reading | Curating
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -505,6 +580,8 @@ class VersionReport(msgspec.Struct, frozen=True, kw_only=True, tag="version-repo
     ttl_seconds: float | None
     skipped: tuple[str, ...]
     unrecorded: str = ""
+    aliases: tuple[str, ...] = ()
+    """Those that stand for it, where they were looked up."""
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True, tag="run-report"):
@@ -599,19 +676,56 @@ class Damage(msgspec.Struct, frozen=True):
     path: bytes
     key: str
     cause: str
+    where: str = ""
+    """Which record or manifest names it, where several were looked at."""
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True, tag="verified"):
-    """What a `Verify` found; of very much damage only some is told, `damaged` counts all."""
+    """What a `Verify` or `Audit` found; of very much damage only some is told, `damaged` counts all.
+
+    `looked_at` counts records and manifests.
+    """
 
     files: int
     objects: int
     read_bytes: int
     damaged: int
     damage: tuple[Damage, ...]
+    looked_at: int = 1
 
 
-Answer = VersionReport | RunReport | RecordList | LinkList | EntryList | Fetched | Verified
+class ProjectReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project has; `changed` is when the newest of it was saved."""
+
+    project: str
+    runs: int
+    files: int
+    versions: int
+    size_bytes: int
+    changed: str
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True, tag="found"):
+    """What a `Find` found; there is more after `more`, unless that is empty.
+
+    `unreadable` names objects that nobody could make sense of, and why: they may have been what was looked for.
+    """
+
+    projects: tuple[ProjectReport, ...] = ()
+    runs: tuple[RunReport, ...] = ()
+    files: tuple[RecordReport, ...] = ()
+    versions: tuple[VersionReport, ...] = ()
+    more: str = ""
+    unreadable: tuple[str, ...] = ()
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
+    """What was asked for is done; `number` is that of the version that it concerns, if it concerns one."""
+
+    number: int | None = None
+
+
+Answer = VersionReport | RunReport | RecordList | LinkList | EntryList | Fetched | Verified | Found | Changed
 Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done | Rates | Answer
 
 encode = msgspec.msgpack.Encoder().encode

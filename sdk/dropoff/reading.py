@@ -16,12 +16,14 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from dropoff import arguments
-from dropoff.artifact import artifact_name
+from dropoff.artifact import alias_name, artifact_name
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
 from dropoff.errors import DamagedError, ProtocolError, UnavailableError, UsageError
 from dropoff.messages import (
     Category,
+    Changed,
+    Curating,
     Entries,
     EntryList,
     EntryReport,
@@ -41,6 +43,7 @@ from dropoff.messages import (
     RunId,
     RunInfo,
     RunReport,
+    SetAlias,
     Stored,
     Stream,
     Verified,
@@ -62,7 +65,7 @@ def open_run(project: str, name: str, *, store: str | None = None, settings: Set
     """Look a run up in a store, by default that of the settings; raises NotStoredError."""
     settings = settings or load()
     run = RunId(store=store_url(store or settings.store), project=project, run=name)
-    return StoredRun(settings, _ask(settings, FindRun(run), RunReport))
+    return StoredRun(settings, ask(settings, FindRun(run), RunReport))
 
 
 def open_version(
@@ -80,7 +83,7 @@ def open_version(
     settings = settings or load()
     asked = version_named(artifact, project, store_url(store or settings.store))
     asked = msgspec.structs.replace(asked, user=user)
-    return StoredVersion(settings, _ask(settings, asked, VersionReport))
+    return StoredVersion(settings, ask(settings, asked, VersionReport))
 
 
 def version_named(text: str, project: str, store: str) -> FindVersion:
@@ -135,13 +138,13 @@ class StoredRun:
     @property
     def links(self) -> tuple[Link, ...]:
         """Its lineage: which versions it made (`role` "output") and used ("input")."""
-        return _ask(self._settings, Links(self._id), LinkList).links
+        return ask(self._settings, Links(self._id), LinkList).links
 
 
 def artifacts_of(settings: Settings, run: RunId) -> "dict[str, StoredVersion]":
     """Return the newest version of each artifact that a run logged, by name."""
     newest: dict[str, int] = {}
-    for link in _ask(settings, Links(run), LinkList).links:
+    for link in ask(settings, Links(run), LinkList).links:
         if link.role is Role.OUTPUT:
             newest[link.artifact] = max(link.version, newest.get(link.artifact, 0))
     return {
@@ -165,7 +168,7 @@ class _Holding:
     def _entries(self) -> Iterator[EntryReport]:
         after = b""
         while True:
-            page = _ask(self._settings, Entries(of=self._id, after=after, limit=_PAGE), EntryList)
+            page = ask(self._settings, Entries(of=self._id, after=after, limit=_PAGE), EntryList)
             yield from page.entries
             if not page.more or not page.entries:
                 return
@@ -190,7 +193,7 @@ class _Holding:
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             asked = Fetch(of=self._id, paths=_paths(paths), links=links, umask=umask())
-            _ask(self._settings, asked, Fetched, fd)
+            ask(self._settings, asked, Fetched, fd)
         finally:
             os.close(fd)
         return root
@@ -200,12 +203,12 @@ class _Holding:
 
         It is the cache's: what was not used for longest goes when the cache is full. `download` is for keeps.
         """
-        return _ask(self._settings, Fetch(of=self._id), Fetched).place
+        return ask(self._settings, Fetch(of=self._id), Fetched).place
 
     def path(self, name: str | bytes) -> str:
         """Return the path of one of its files in the cache, fetched if need be; as for `get_local_copy`."""
         path = check_name(name)
-        place = _ask(self._settings, Fetch(of=self._id, paths=(path,)), Fetched).place
+        place = ask(self._settings, Fetch(of=self._id, paths=(path,)), Fetched).place
         return os.path.join(place, os.fsdecode(path))
 
     def open(self, name: str | bytes, mode: str = "r", encoding: str | None = None) -> IO[Any]:
@@ -225,7 +228,7 @@ class _Holding:
 
         Damage is in the answer, file by file; nothing is raised for it.
         """
-        return _ask(self._settings, Verify(of=self._id, read_data=read_data), Verified)
+        return ask(self._settings, Verify(of=self._id, read_data=read_data), Verified)
 
 
 class StoredVersion(_Holding):
@@ -248,6 +251,8 @@ class StoredVersion(_Holding):
         self.metadata = report.metadata
         self.ttl_seconds = report.ttl_seconds
         self.skipped = report.skipped
+        self.aliases = report.aliases
+        """Those that stood for it when it was found; empty where nobody looked them up."""
         self.unrecorded = report.unrecorded
         """Why its use could not be noted, such as credentials that may only read; empty if it was."""
 
@@ -257,7 +262,21 @@ class StoredVersion(_Holding):
     @property
     def links(self) -> tuple[Link, ...]:
         """Its lineage: which run made it (`role` "output") and which used it ("input")."""
-        return _ask(self._settings, Links(self._id), LinkList).links
+        return ask(self._settings, Links(self._id), LinkList).links
+
+    def set_alias(self, alias: str) -> None:
+        """Let an alias stand for this version from now on; `latest` cannot be set."""
+        self._set_alias(alias, f"v{self.version}")
+
+    def remove_alias(self, alias: str) -> None:
+        """Take an alias of this artifact away, whichever version it stands for; raises NotStoredError."""
+        self._set_alias(alias, "")
+
+    def _set_alias(self, alias: str, which: str) -> None:
+        asked = SetAlias(
+            store=self._id.store, project=self.project, artifact=self.name, alias=alias_name(alias), which=which
+        )
+        ask(self._settings, asked, Changed)
 
 
 class StoredFile(_Holding):
@@ -265,6 +284,8 @@ class StoredFile(_Holding):
 
     def __init__(self, settings: Settings, report: RecordReport) -> None:
         super().__init__(settings, report.id)
+        self.project = report.id.project
+        self.run = report.id.run
         self.name = report.name
         self.kind = report.kind
         self.category = report.category
@@ -339,7 +360,8 @@ class _Streamed(io.RawIOBase):
         super().close()
 
 
-def _ask(settings: Settings, asked: Reading, kind: type[_Answer], fd: int | None = None) -> _Answer:
+def ask(settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None = None) -> _Answer:
+    """Return the daemon's answer, which is to be of that kind; raises what a refusal stands for."""
     connection = _connected(settings)
     try:
         answer = checked(connection.ask(asked, fd))
@@ -368,7 +390,7 @@ def _away(settings: Settings) -> UnavailableError:
 
 def _records(settings: Settings, asked: Records) -> Iterator[RecordReport]:
     while True:
-        page = _ask(settings, asked, RecordList)
+        page = ask(settings, asked, RecordList)
         yield from page.records
         if not page.more:
             return

@@ -16,7 +16,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
-from bench import again, away, backlog, busy, caller, download, idle, importing, many, status, training  # noqa: E402  # needs the path
+from bench import again, away, backlog, busy, caller, download, finding, idle, importing, many, status, training  # noqa: E402  # needs the path
 from bench.rig import Result, Rig, Usage  # noqa: E402  # same
 
 Bench = Callable[[Rig], Iterator[Result]]
@@ -28,6 +28,7 @@ BENCHES: dict[str, Bench] = {
     "many": many.run,
     "again": again.run,
     "download": download.run,
+    "finding": finding.run,
     "import": importing.run,
     "backlog": backlog.run,
     "idle": idle.run,

@@ -68,6 +68,23 @@ async def move(
     raise _contended(key)
 
 
+async def let_stand(store: Store, key: str, new: AliasRecord) -> None:
+    """Let an alias stand for `new`, whatever it stood for: a person says so, once."""
+
+    async def nothing(_: str) -> None:
+        """Forget what it stood for: no other try will ask."""
+
+    await move(store, key, new, None, nothing)
+
+
+async def take_away(store: Store, key: str) -> bool:
+    """Remove an alias; False if there is none."""
+    if await alias_of(store, key) is None:
+        return False
+    await store.delete(key)
+    return True
+
+
 async def _look(store: Store, key: str) -> tuple[str, AliasRecord | None]:
     # The etag first: if the alias moves between the two, the swap fails.
     try:

@@ -3,7 +3,9 @@
 `docs/store-format.md` has the layout.
 """
 
+import enum
 import hashlib
+from urllib.parse import unquote
 
 from dropoff.messages import Role, RunInfo, Save
 from dropoff.records import LinkRecord
@@ -13,6 +15,29 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 # Leaves room for `.json` and the like within a file system's 255.
 _COMPONENT_MAX_BYTES = 240
 _KEPT_BYTES = 120
+
+
+class Holds(enum.Enum):
+    """What an object of the catalogue is."""
+
+    RUN = enum.auto()
+    RECORD = enum.auto()
+    MANIFEST = enum.auto()
+    ALIAS = enum.auto()
+
+
+def holds(key: str) -> Holds | None:
+    """Return what is under a key by its form, or None for what is not the catalogue's."""
+    match key.split("/"):
+        case [_, "runs", _, "run.json"]:
+            return Holds.RUN
+        case [_, "runs", _, "files", _]:
+            return Holds.RECORD
+        case [_, "artifacts", _, "versions", _]:
+            return Holds.MANIFEST
+        case [_, "artifacts", _, "aliases", _]:
+            return Holds.ALIAS
+    return None
 
 
 def file_key(save: Save, path: bytes, sha256: str) -> str:
@@ -43,6 +68,16 @@ def run_key(run: RunInfo) -> str:
 def record_key(save: Save) -> str:
     """Return the key of the record of one job."""
     return f"{records_prefix(save.run.project, save.run.name)}{save.job}.json"
+
+
+def project_prefix(project: str) -> str:
+    """Return what the keys of all that belongs to a project begin with."""
+    return f"{component(project.encode())}/"
+
+
+def catalogue_prefixes(folder: str) -> tuple[str, str]:
+    """Return what the keys of records and manifests begin with in a project's folder."""
+    return f"{folder}artifacts/", f"{folder}runs/"
 
 
 def run_prefix(project: str, run: str) -> str:
@@ -94,6 +129,16 @@ def version_number(key: str) -> int | None:
 def alias_key(project: str, artifact: str, alias: str) -> str:
     """Return the key of an alias."""
     return f"{_artifact(project, artifact)}/aliases/{component(alias.encode())}.json"
+
+
+def alias_name(key: str) -> str:
+    """Return the alias that a key stands for, as people write it."""
+    return unquote(key.rpartition("/")[2].removesuffix(".json"))
+
+
+def artifact_folder(key: str) -> str:
+    """Return what the keys of all that belongs to an artifact begin with, from one of them."""
+    return "/".join(key.split("/")[:3]) + "/"
 
 
 def _artifact(project: str, artifact: str) -> str:

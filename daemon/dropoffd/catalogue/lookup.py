@@ -98,6 +98,11 @@ async def find_record(store: Store, of: RecordId) -> Holdings:
         record = await read_record(store, key)
     except NotFoundError as error:
         raise NotStoredError(f"unable to find {key} in {store.url}: it is not there") from error
+    return held_by(record, key)
+
+
+def held_by(record: Record, key: str) -> Holdings:
+    """Return what a record says was stored; raises CorruptError where that makes no sense."""
     check_entries(record.entries, key)
     return _held(record.entries, (), key)
 

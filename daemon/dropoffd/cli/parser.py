@@ -1,17 +1,18 @@
 """What can be typed."""
 
 import argparse
+from typing import Protocol
 
-from dropoff.messages import JobState
+from dropoff.messages import Category, JobState
 from dropoff.version import VERSION
-from dropoffd.cli import commands, reading
+from dropoffd.cli import commands, curating, finding, reading
 from dropoffd.errors import Exit
 
 _EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
     Exit.OK: "done",
     Exit.FAILED: "the daemon refused, or something went wrong; the message says what",
     Exit.USAGE: "the command line is wrong",
-    Exit.TROUBLED: "wait: some jobs are held or were given up; status, doctor: something needs a person",
+    Exit.TROUBLED: "wait: some jobs are held or were given up; status, doctor, verify: something needs a person",
     Exit.TIMEOUT: "wait: the time was up first; the jobs go on",
     Exit.UNAVAILABLE: "no daemon answers",
     Exit.SOFTWARE: "demo: what was stored is not what was saved",
@@ -19,6 +20,10 @@ _EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
     Exit.RUNNING: "serve: a daemon runs already",
     Exit.CONFIG: "a setting, a directory or an installation is wrong",
 }.items())  # fmt: skip
+
+
+class _Verb(Protocol):
+    def __call__(self, name: str, command: object, text: str, *, json: bool = True) -> argparse.ArgumentParser: ...
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -39,6 +44,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
             made.add_argument("--json", action="store_true", help="print JSON")
         return made
 
+    _jobs(verb)
+    _stores(verb)
+    _daemon(verb)
+    return parser.parse_args(argv)
+
+
+def _jobs(verb: _Verb) -> None:
+    """Add what looks after jobs."""
     status = verb("status", commands.status, "show what is in custody, how fast it goes, what needs a person")
     status.add_argument("--watch", action="store_true", help="keep showing, with progress, until all is delivered")
 
@@ -69,6 +82,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     limit.add_argument("--store", default="", metavar="URL", help="only what goes to this store")
 
+
+def _stores(verb: _Verb) -> None:
+    """Add what looks into stores."""
     get = verb("get", reading.get, "download a version of an artifact; also where no daemon runs")
     get.add_argument("version", metavar="[PROJECT/]NAME[:VERSION]", help="v3 or an alias; without one the latest")
     get.add_argument("directory", nargs="?", metavar="DIR", help="where to (a directory of the artifact's name)")
@@ -76,11 +92,56 @@ def parse(argv: list[str]) -> argparse.Namespace:
     get.add_argument("--links", action="store_true", help="read-only links into the cache instead of copies")
     _place(get)
 
+    ls = verb("ls", finding.ls, "list what a store, a project, an artifact or a version has; also without a daemon")
+    ls.add_argument(
+        "what", nargs="?", default="", metavar="PROJECT[/NAME[:VERSION]]",
+        help="none: projects; a project: its runs and artifacts; an artifact: its versions; a version: its files",
+    )  # fmt: skip
+    ls.add_argument("--run", default="", help="what this run of the project saved")
+    _store(ls)
+
+    find = verb("find", finding.find, "look for runs, files or versions that are all of this, the newest first")
+    find.add_argument("name", nargs="?", default="", help="a name, or a pattern such as 'best*'")
+    find.add_argument("--kind", choices=["file", "version", "run"], default="file", help="what to look for (file)")
+    find.add_argument("--project", default="", help="of this project")
+    find.add_argument("--run", default="", help="saved or made by this run")
+    find.add_argument("--type", default="", help="versions of artifacts of this type")
+    find.add_argument("--newest", action="store_true", help="of each artifact only the newest version")
+    find.add_argument("--prefix", default="", metavar="FOLDER", help="files whose names begin with these folders")
+    find.add_argument("--category", choices=list(Category), default="", help="files of this category")
+    find.add_argument("--tag", action="append", default=[], help="with this tag; more than once: with all of them")
+    find.add_argument(
+        "--where", action="append", default=[], metavar="CONDITION", help="on metadata, such as 'epoch>10'; all hold"
+    )
+    find.add_argument("--since", default="", metavar="TIME", help="a date, 2026-11-26T08:00, or 3d for 3 days ago")
+    find.add_argument("--until", default="", metavar="TIME", help="before then")
+    find.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (100)")
+    _store(find)
+
+    alias = verb("alias", curating.alias, "let an alias stand for a version of an artifact")
+    alias.add_argument("version", metavar="[PROJECT/]NAME[:VERSION]", help="v3 or another alias; else the latest")
+    alias.add_argument("alias", metavar="ALIAS", help="such as best; latest cannot be set")
+    alias.add_argument("--delete", action="store_true", help="take the alias away; the version stays")
+    _place(alias)
+
+    verify = verb(
+        "verify", curating.verify, "find out whether the store has all that it should have, as it should be"
+    )
+    verify.add_argument(
+        "what", nargs="?", default="", metavar="PROJECT[/NAME[:VERSION]]", help="none means the whole store"
+    )
+    verify.add_argument("--run", default="", help="what this run of the project saved")
+    verify.add_argument("--read-data", action="store_true", help="read and hash every byte, too")
+    _store(verify)
+
     doctor = verb(
         "doctor", commands.doctor, "try everything that deliveries need on a store, and leave nothing there"
     )
     doctor.add_argument("store", nargs="?", metavar="STORE", help="a URL or a directory (the setting `store`)")
 
+
+def _daemon(verb: _Verb) -> None:
+    """Add what runs the daemon."""
     serve = verb("serve", commands.serve, "run the daemon in the foreground", json=False)
     serve.add_argument("--verbose", action="store_true", help="log more")
 
@@ -91,9 +152,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         json=False,
     )
     demo.add_argument("--directory", metavar="DIR", help="where to work and leave the store (a new temporary one)")
-    return parser.parse_args(argv)
 
 
 def _place(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--project", default="default", help="where no project is named (default)")
+    _store(verb)
+
+
+def _store(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--store", default="", metavar="URL", help="a URL or a directory (the setting `store`)")

@@ -8,7 +8,7 @@ from typing import TypeVar
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
 from dropoff.errors import ProtocolError, UnavailableError, UsageError
-from dropoff.messages import Answer, Fetch, Fetched, Reading, VersionReport
+from dropoff.messages import Answer, Curating, Fetch, Fetched, Reading, VersionReport
 from dropoff.names import check_name, printable
 from dropoff.reading import umask, version_named
 from dropoff.settings import Settings, load, store_url
@@ -21,15 +21,15 @@ _Answer = TypeVar("_Answer")
 def get(arguments: argparse.Namespace) -> int:
     """Download a version."""
     settings = load()
-    asked = version_named(arguments.version, arguments.project, _store(settings, arguments.store))
-    version = _answer(settings, asked, VersionReport)
+    asked = version_named(arguments.version, arguments.project, store_named(settings, arguments.store))
+    version = answer(settings, asked, VersionReport)
     directory = os.path.abspath(arguments.directory or version.id.artifact)
     os.makedirs(directory, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         paths = tuple(check_name(path.rstrip("/")) for path in arguments.path)
         fetch = Fetch(of=version.id, paths=paths, links=arguments.links, umask=umask())
-        fetched = _answer(settings, fetch, Fetched, fd)
+        fetched = answer(settings, fetch, Fetched, fd)
     finally:
         os.close(fd)
     if arguments.json:
@@ -40,34 +40,37 @@ def get(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _store(settings: Settings, named: str) -> str:
+def store_named(settings: Settings, named: str) -> str:
+    """Return the URL of the store that a command names, or of the setting."""
     return store_url(named or settings.store)
 
 
-def _answer(settings: Settings, asked: Reading, kind: type[_Answer], fd: int | None = None) -> _Answer:
+def answer(settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None = None) -> _Answer:
     """Ask the daemon, or answer it here."""
     try:
         connection = Connection(settings, SILENCE_SECONDS)
     except OSError:
-        answer: object = asyncio.run(_here(settings, asked, fd))
+        reply: object = asyncio.run(_here(settings, asked, fd))
     else:
         try:
-            answer = checked(connection.ask(asked, fd))
+            reply = checked(connection.ask(asked, fd))
         except OSError as error:
             raise UnavailableError(
                 "unable to go on: the daemon went away", hint="run the command again; it goes on where it was"
             ) from error
         finally:
             connection.close()
-    if not isinstance(answer, kind):
-        raise ProtocolError(f"unable to understand the daemon: it answered {type(answer).__name__}")
-    return answer
+    if not isinstance(reply, kind):
+        raise ProtocolError(f"unable to understand the daemon: it answered {type(reply).__name__}")
+    return reply
 
 
-async def _here(settings: Settings, asked: Reading, fd: int | None) -> Answer:
+async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -> Answer:
     # The other commands must not pay for all this.
     from dropoffd.clock import SystemClock  # noqa: PLC0415
+    from dropoffd.curator import Curator  # noqa: PLC0415
     from dropoffd.fetch.cache import Cache  # noqa: PLC0415
+    from dropoffd.index.index import Indexes  # noqa: PLC0415
     from dropoffd.limits.bandwidth import Bandwidth  # noqa: PLC0415
     from dropoffd.reader import Reader  # noqa: PLC0415
     from dropoffd.stores.registry import Stores  # noqa: PLC0415
@@ -86,7 +89,10 @@ async def _here(settings: Settings, asked: Reading, fd: int | None) -> Answer:
         requests_per_second=settings.requests_per_second, in_flight_max=settings.in_flight_max,
     )  # fmt: skip
     try:
-        return await Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), clock).answer(asked, fd)
+        cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
+        if isinstance(asked, Curating):
+            return await Curator(stores, clock).answer(asked)
+        return await Reader(stores, cache, indexes, clock).answer(asked, fd)
     except OSError as error:
         raise UsageError(
             f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"

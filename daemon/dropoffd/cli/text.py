@@ -83,9 +83,15 @@ def table(reports: Sequence[JobReport]) -> str:
         )
         for job in reports
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines whose columns stand below each other."""
+    widths = [max(len(printable(row[i])) for row in rows) for i in range(len(rows[0]) - 1)]
     return _printed(
-        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5])) for row in rows
+        "  ".join((*(printable(cell).ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]))
+        for row in rows
     )
 
 

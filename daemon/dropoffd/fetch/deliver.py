@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -11,6 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from dropoff.errors import UsageError
+from dropoff.records import Entry
 from dropoffd.fetch.below import Below, duplicate
 from dropoffd.fetch.cache import Cache
 from dropoffd.fetch.fetcher import Fetcher
@@ -21,6 +23,7 @@ from dropoffd.filesystem import free_bytes
 from dropoffd.stores.base import Progress, Store
 
 _TRIES = 3
+_MODE = re.compile(r"[0-7]{3,6}")
 
 
 class File(msgspec.Struct, frozen=True):
@@ -30,6 +33,13 @@ class File(msgspec.Struct, frozen=True):
     content: Wanted
     mode: int = 0o644
     packed: bool = False
+
+
+def file_of(path: bytes, entry: Entry) -> File:
+    """Return a file as a record or manifest tells of it."""
+    content = Wanted(sha256=entry.sha256, size_bytes=entry.size, key=entry.key, start=entry.offset or 0)
+    mode = int(entry.mode, 8) if _MODE.fullmatch(entry.mode) else 0o644
+    return File(path, content, mode, packed=entry.offset is not None)
 
 
 class Delivered(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -13,12 +14,31 @@ from dropoffd.fetch.plan import PIECE_BYTES, Wanted
 from dropoffd.fetch.reading import exactly
 from dropoffd.stores.base import NotFoundError, Store, StoreError
 
-_AT_ONCE = 8
-_TOLD_MOST = 500
+AT_ONCE = 8
+TOLD_MOST = 500
 
 
-async def verify(store: Store, files: Iterable[File], *, read_data: bool) -> Verified:
+class Findings(NamedTuple):
+    """What a look at objects found."""
+
+    damage: list[Damage]
+    objects: int
+    read_bytes: int
+
+
+async def verify(store: Store, files: Sequence[File], *, read_data: bool) -> Verified:
     """Look at every object that `files` name, and hash every content with `read_data`; raises StoreError."""
+    found = await find_damage(store, files, anyio.CapacityLimiter(AT_ONCE), read_data=read_data)
+    return Verified(
+        files=len(files), objects=found.objects, read_bytes=found.read_bytes, damaged=len(found.damage),
+        damage=tuple(found.damage[:TOLD_MOST]),
+    )  # fmt: skip
+
+
+async def find_damage(
+    store: Store, files: Iterable[File], places: anyio.CapacityLimiter, *, read_data: bool
+) -> Findings:
+    """Do as `verify`, looking at no more objects at once than there are places."""
     by_key: dict[str, list[File]] = {}
     for file in files:
         by_key.setdefault(file.content.key, []).append(file)
@@ -31,25 +51,23 @@ async def verify(store: Store, files: Iterable[File], *, read_data: bool) -> Ver
         nonlocal read_bytes
         for key, held in todo:
             try:
-                found = await _looked_at(store, key, held)
-                if read_data and not found:
-                    found, read = await _hashed(store, held)
-                    read_bytes += read
+                async with places:
+                    found = await _looked_at(store, key, held)
+                    if read_data and not found:
+                        found, read = await _hashed(store, held)
+                        read_bytes += read
             except StoreError as error:
                 troubles.append(error)
                 return
             damage.extend(found)
 
     async with anyio.create_task_group() as group:
-        for _ in range(_AT_ONCE):
+        for _ in range(min(AT_ONCE, len(by_key))):
             group.start_soon(work)
     if troubles:
         raise troubles[0]
     damage.sort(key=lambda one: one.path)
-    return Verified(
-        files=sum(map(len, by_key.values())), objects=len(by_key), read_bytes=read_bytes, damaged=len(damage),
-        damage=tuple(damage[:_TOLD_MOST]),
-    )  # fmt: skip
+    return Findings(damage, len(by_key), read_bytes)
 
 
 async def _looked_at(store: Store, key: str, held: Sequence[File]) -> list[Damage]:

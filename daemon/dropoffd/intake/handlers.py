@@ -22,6 +22,7 @@ from dropoff.messages import (
     SAVE_FORMAT,
     Cancel,
     Code,
+    Curating,
     Done,
     Hello,
     JobList,
@@ -142,7 +143,7 @@ class Handlers:
             return await self._save(request, connection)
         if isinstance(request, Wait):
             return await self._wait(request, connection)
-        if isinstance(request, Reading):
+        if isinstance(request, Reading | Curating):
             return await self._readers.answer(request, connection)
         if isinstance(request, Hello):
             return Refused(Code.PROTOCOL, "unable to greet twice on one connection")

@@ -15,7 +15,7 @@ import anyio
 import anyio.abc
 
 from dropoff.errors import DropoffError, ProtocolError
-from dropoff.messages import PROTOCOL, Code, Hello, Reading, Refused, Reply, Request, Wait, Welcome
+from dropoff.messages import PROTOCOL, Code, Curating, Hello, Reading, Refused, Reply, Request, Wait, Welcome
 from dropoff.settings import SOCKET_NAME
 from dropoff.version import VERSION
 from dropoff.wire import peer
@@ -138,7 +138,7 @@ class Listener:
         return True
 
     async def _answer(self, connection: Connection, request: Request) -> None:
-        with _signs_of_life(connection, patient=isinstance(request, Wait | Reading)):
+        with _signs_of_life(connection, patient=isinstance(request, Wait | Reading | Curating)):
             try:
                 reply = await self._handlers.handle(request, connection)
             except DropoffError as error:

@@ -5,7 +5,8 @@ import os
 import anyio
 
 from dropoff.errors import DamagedError, NotStoredError, UsageError
-from dropoff.messages import Code, Fetch, Reading, Refused, Reply, Stream
+from dropoff.messages import Code, Curating, Fetch, Reading, Refused, Reply, Stream
+from dropoffd.curator import Curator
 from dropoffd.intake.connection import Connection
 from dropoffd.reader import Reader
 
@@ -14,12 +15,13 @@ _CODES = ((NotStoredError, Code.NOT_STORED), (DamagedError, Code.DAMAGED), (Usag
 
 
 class Readers:
-    """Serves requests that read."""
+    """Serves requests about what stores have."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, curator: Curator) -> None:
         self._reader = reader
+        self._curator = curator
 
-    async def answer(self, request: Reading, connection: Connection) -> Reply | None:
+    async def answer(self, request: Reading | Curating, connection: Connection) -> Reply | None:
         """Return the answer; None if the caller went away meanwhile, and with it the work."""
         fd = connection.take_descriptor() if isinstance(request, Fetch | Stream) else None
         reply: Reply | None = None
@@ -33,8 +35,10 @@ class Readers:
                 os.close(fd)
         return reply
 
-    async def _answer(self, request: Reading, fd: int | None) -> Reply:
+    async def _answer(self, request: Reading | Curating, fd: int | None) -> Reply:
         try:
+            if isinstance(request, Curating):
+                return await self._curator.answer(request)
             return await self._reader.answer(request, fd)
         except (NotStoredError, DamagedError, UsageError) as error:
             code = next(code for kind, code in _CODES if isinstance(error, kind))

@@ -1,0 +1,118 @@
+"""Bring the index up to date: list the store, read what is new or has another etag, forget what is gone."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+
+import anyio
+
+from dropoff.records import decode_alias, decode_run
+from dropoffd.catalogue import keys
+from dropoffd.catalogue.keys import Holds
+from dropoffd.catalogue.reading import read_manifest, read_record, read_small
+from dropoffd.index import rows
+from dropoffd.index.database import Database
+from dropoffd.index.rows import Row
+from dropoffd.stores.base import CorruptError, NotFoundError, RefusedError, Stat, Store, StoreError
+
+_READ_AT_ONCE = 16
+# Larger ones one by one, so that memory stays bounded.
+_LARGE_BYTES = 4 << 20
+_COMMIT_EVERY = 500
+
+_Read = tuple[Stat, Row | None, str]
+
+
+async def follow(store: Store, database: Database, project: str) -> None:
+    """Make the index say what the store has now: of one project, or of all for an empty name."""
+    folders = [keys.project_prefix(project)] if project else [folder async for folder in store.folders("")]
+    if not project:
+        await database.run(partial(_forget_others, folders=folders))
+    for folder in folders:
+        for prefix in keys.catalogue_prefixes(folder):
+            await _follow(store, database, prefix)
+
+
+async def _follow(store: Store, database: Database, prefix: str) -> None:
+    there = {stat.key: stat async for stat in store.list(prefix) if keys.holds(stat.key)}
+    known = await database.run(partial(_known, prefix=prefix))
+    gone = known.keys() - there.keys()
+    if gone:
+        await database.run(partial(_forget, gone=gone))
+    new = iter([stat for key, stat in there.items() if known.get(key) != stat.etag])
+    while some := list(islice(new, _COMMIT_EVERY)):
+        await database.run(partial(_keep, found=await _read_all(store, some)))
+
+
+def _known(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    found = connection.execute("SELECT key, etag FROM objects WHERE key >= ? AND key < ?", _range(prefix))
+    return dict(found.fetchall())
+
+
+def _forget(connection: sqlite3.Connection, gone: Iterable[str]) -> None:
+    for key in gone:
+        rows.remove(connection, key)
+
+
+def _range(prefix: str) -> tuple[str, str]:
+    # A prefix ends in "/", and "0" comes next after that.
+    return prefix, prefix[:-1] + "0"
+
+
+def _forget_others(connection: sqlite3.Connection, folders: Sequence[str]) -> None:
+    """Forget the projects whose folders are gone."""
+    known = {key.partition("/")[0] + "/" for (key,) in connection.execute("SELECT key FROM objects")}
+    for folder in known.difference(folders):
+        _forget(connection, _known(connection, folder))
+
+
+def _keep(connection: sqlite3.Connection, found: Sequence[_Read]) -> None:
+    for stat, row, trouble in found:
+        rows.put(connection, stat.key, stat.etag, row, trouble)
+
+
+async def _read_all(store: Store, some: Sequence[Stat]) -> list[_Read]:
+    found: list[_Read] = []
+    failures: list[StoreError] = []
+
+    async def work(todo: Iterator[Stat]) -> None:
+        for stat in todo:
+            try:
+                found.append((stat, await _read(store, stat.key), ""))
+            except NotFoundError:  # removed since the listing
+                continue
+            except (CorruptError, RefusedError) as error:
+                found.append((stat, None, error.message))
+            except StoreError as error:
+                failures.append(error)
+                return
+
+    small = iter([stat for stat in some if stat.size_bytes <= _LARGE_BYTES])
+    async with anyio.create_task_group() as group:
+        for _ in range(_READ_AT_ONCE):
+            group.start_soon(work, small)
+    await work(iter([stat for stat in some if stat.size_bytes > _LARGE_BYTES]))
+    if failures:
+        raise failures[0]
+    return found
+
+
+async def _read(store: Store, key: str) -> Row:
+    kind = keys.holds(key)
+    if kind is Holds.RUN:
+        return rows.of_run(key, await read_small(store, key, decode_run))
+    if kind is Holds.RECORD:
+        return rows.of_record(key, await read_record(store, key))
+    if kind is Holds.ALIAS:
+        return rows.of_alias(key, await read_small(store, key, decode_alias))
+    manifest, data = await read_manifest(store, key)
+    return rows.of_manifest(key, manifest, hashlib.sha256(data).hexdigest())
+
+
+def unreadable(connection: sqlite3.Connection, prefix: str, most: int) -> tuple[str, ...]:
+    """Return why some objects below a prefix, or anywhere for an empty one, could not be made sense of."""
+    where, bound = ("AND key >= ? AND key < ?", _range(prefix)) if prefix else ("", ())
+    found = connection.execute(f"SELECT trouble FROM objects WHERE trouble <> '' {where} LIMIT ?", (*bound, most))
+    return tuple(trouble for (trouble,) in found)

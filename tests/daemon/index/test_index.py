@@ -1,0 +1,219 @@
+"""The index of a store: it answers from what the store has, follows it, and can be lost at any time."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.making import job_id
+from dropoff.conditions import conditions
+from dropoff.messages import Category, Find, Found, Kind, Subject
+from dropoff.records import AliasRecord, Entry, Manifest, Record, RunRecord, encode
+from dropoffd.catalogue import keys
+from dropoffd.index.index import Indexes
+from dropoffd.stores.base import Bytes, Overwrite, ignore_progress
+from dropoffd.stores.directory.store import DirectoryStore
+
+pytestmark = pytest.mark.anyio
+
+SHA = "3" * 64
+
+
+def entry(path: str, size: int = 7) -> Entry:
+    """Return an entry; its object need not be there."""
+    return Entry(path=path, key=f"cv/files/{path}", size=size, sha256=SHA, mode="0644", mtime="")
+
+
+def second(number: int) -> str:
+    """Return a time."""
+    return f"2026-11-26T08:00:{number:02}.000000Z"
+
+
+class Shelf:
+    """A store that is filled by hand, and an index of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = DirectoryStore(str(root / "store"))
+        self.cache = root / "cache"
+        self.indexes = Indexes(str(self.cache))
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store an object."""
+        await self.store.put(key, Bytes(data, hashlib.sha256(data).hexdigest()), Overwrite(), ignore_progress)
+
+    async def run(self, name: str = "run", at: int = 0, *, project: str = "cv", tags: tuple[str, ...] = ()) -> None:
+        """Store a run's own record."""
+        made = RunRecord(project=project, run=name, created=second(at), host="h", user="u", tags=tags)
+        await self.put(f"{keys.run_prefix(project, name)}run.json", encode(made))
+
+    async def file(
+        self, number: int, name: str = "best.pt", *, project: str = "cv", run: str = "run", **other: object
+    ) -> str:
+        """Store the record of a saved file; return its key."""
+        record = msgspec.structs.replace(
+            Record(
+                job=job_id(number), project=project, run=run, kind=Kind.FILE, name=name, category=Category.OUTPUT,
+                created=second(number), entries=(entry(name),),
+            ),
+            **other,
+        )  # fmt: skip
+        key = f"{keys.records_prefix(project, run)}{record.job}.json"
+        await self.put(key, encode(record))
+        return key
+
+    async def version(self, number: int, artifact: str = "cats", kind: str = "dataset", at: int = 0) -> None:
+        """Store a manifest."""
+        manifest = Manifest(
+            project="cv", artifact=artifact, type=kind, version=number, digest="d", size=7, created=second(at),
+            job=job_id(900 + number), run="run", entries=(entry("a"),), metadata={"acc": number / 10},
+        )  # fmt: skip
+        await self.put(keys.version_key("cv", artifact, number), encode(manifest))
+
+    async def alias(self, alias: str, number: int) -> None:
+        """Let an alias stand for a version of cats."""
+        record = AliasRecord(version=number, changed=second(0), job="")
+        await self.put(keys.alias_key("cv", "cats", alias), encode(record))
+
+    async def find(
+        self, subject: Subject = Subject.FILE, where: str | tuple[str, ...] = (), **wanted: object
+    ) -> Found:
+        """Look for something."""
+        asked = Find(store=self.store.url, subject=subject, where=conditions(where))
+        return await self.indexes.find(self.store, msgspec.structs.replace(asked, **wanted))
+
+    async def names(self, where: str | tuple[str, ...] = (), **wanted: object) -> list[str]:
+        """Return the names of the files that are found."""
+        return [one.name for one in (await self.find(Subject.FILE, where, **wanted)).files]
+
+    @property
+    def database(self) -> Path:
+        """The index's file."""
+        (path,) = (self.cache / "index").glob("*.db")
+        return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    """Return an empty store."""
+    made = Shelf(tmp_path)
+    yield made
+    made.indexes.close()
+
+
+async def test_files_are_found_by_all_that_was_said_of_them(shelf: Shelf) -> None:
+    """Each criterion leaves what meets it, the newest first; several leave what meets all."""
+    await shelf.file(1, "a.pt", tags=("x",), metadata={"epoch": 9, "opt": {"name": "adam"}})
+    await shelf.file(2, "b.pt", tags=("x", "y"), metadata={"epoch": 11}, prefix="models/old")
+    await shelf.file(3, "train.py", category=Category.CODE, run="other")
+    await shelf.file(4, "c.pt", project="nlp", metadata={"epoch": "11"})
+    assert await shelf.names() == ["c.pt", "train.py", "b.pt", "a.pt"]
+    assert await shelf.names(project="cv") == ["train.py", "b.pt", "a.pt"]
+    assert await shelf.names(run="other") == ["train.py"]
+    assert await shelf.names(name="?.pt", project="cv") == ["b.pt", "a.pt"]
+    assert await shelf.names(name="a.pt") == ["a.pt"]
+    assert await shelf.names(tags=("y", "x")) == ["b.pt"]
+    assert await shelf.names(category=Category.CODE) == ["train.py"]
+    assert await shelf.names(prefix="models") == ["b.pt"]
+    assert await shelf.names(prefix="model") == []
+    assert await shelf.names("epoch>10") == ["b.pt"]
+    assert await shelf.names("opt.name=adam") == ["a.pt"]
+    assert await shelf.names(("epoch>=9", "epoch<10"), tags=("x",)) == ["a.pt"]
+    began = 1795680000.0  # 2026-11-26T08:00:00Z
+    assert await shelf.names(since=began + 2, until=began + 4) == ["train.py", "b.pt"]
+
+
+async def test_versions_are_found_with_their_aliases(shelf: Shelf) -> None:
+    """A version comes with the aliases that stand for it now; `newest` leaves one of each artifact."""
+    await shelf.version(0, at=1)
+    await shelf.version(1, at=2)
+    await shelf.version(0, "resnet", "model", at=3)
+    await shelf.alias("latest", 1)
+    await shelf.alias("best", 0)
+    found = (await shelf.find(Subject.VERSION)).versions
+    assert [(one.id.artifact, one.id.number, one.aliases) for one in found] == [
+        ("resnet", 0, ()), ("cats", 1, ("latest",)), ("cats", 0, ("best",)),
+    ]  # fmt: skip
+    await shelf.alias("best", 1)
+    found = (await shelf.find(Subject.VERSION, newest=True, artifact_type="dataset")).versions
+    assert [(one.id.artifact, one.id.number, one.aliases) for one in found] == [("cats", 1, ("best", "latest"))]
+    (best,) = (await shelf.find(Subject.VERSION, "acc<0.05", name="cats")).versions
+    assert (best.id.number, best.metadata, best.id.sha256 != "") == (0, {"acc": 0.0}, True)
+
+
+async def test_runs_and_projects_are_found(shelf: Shelf) -> None:
+    """Runs are found by their names and tags, projects with what they have."""
+    await shelf.run("resnet-1", 1, tags=("good",))
+    await shelf.run("resnet-2", 2)
+    await shelf.run("bert", 3, project="nlp")
+    await shelf.file(4, run="resnet-1")
+    assert [one.id.run for one in (await shelf.find(Subject.RUN, name="resnet-*")).runs] == ["resnet-2", "resnet-1"]
+    assert [one.id.run for one in (await shelf.find(Subject.RUN, tags=("good",))).runs] == ["resnet-1"]
+    projects = (await shelf.find(Subject.PROJECT)).projects
+    assert [(one.project, one.runs, one.files, one.size_bytes, one.changed) for one in projects] == [
+        ("cv", 2, 1, 7, second(4)), ("nlp", 1, 0, 0, second(3)),
+    ]  # fmt: skip
+
+
+async def test_pages_have_everything_once(shelf: Shelf) -> None:
+    """Read page by page, an answer has each thing once, also where many were made in one moment."""
+    for number in range(25):
+        await shelf.file(number, f"{number}", created=second(number // 10))
+    found: list[str] = []
+    more = ""
+    while True:
+        page = await shelf.find(Subject.FILE, limit=4, after=more)
+        found += [one.name for one in page.files]
+        more = page.more
+        if not more:
+            break
+    assert found == [f"{number}" for number in sorted(range(25), key=lambda n: (n // 10, n), reverse=True)]
+
+
+async def test_the_index_follows_the_store(shelf: Shelf) -> None:
+    """What is added, replaced or removed in the store shows in the next answer; so does a project that is gone."""
+    first = await shelf.file(1, "a")
+    await shelf.file(2, "b", project="nlp")
+    assert await shelf.names() == ["b", "a"]
+    await shelf.store.delete(first)
+    await shelf.file(3, "c")
+    assert await shelf.names() == ["c", "b"]
+    await shelf.file(3, "C")
+    assert await shelf.names() == ["C", "b"]
+    for stat in [stat async for stat in shelf.store.list("nlp/")]:
+        await shelf.store.delete(stat.key)
+    (Path(shelf.store.url.removeprefix("file://")) / "nlp/runs/run/files").rmdir()
+    assert await shelf.names() == ["C"]
+
+
+@pytest.mark.parametrize("harm", ["deleted", "garbage", "older"])
+async def test_an_index_that_is_lost_is_made_again(shelf: Shelf, harm: str) -> None:
+    """Without its file, with garbage in its place, or one of another form, the answer is the same."""
+    await shelf.file(1, "a")
+    assert await shelf.names() == ["a"]
+    if harm == "deleted":
+        shelf.database.unlink()
+    else:
+        shelf.indexes.close()
+        data = bytearray(shelf.database.read_bytes())
+        if harm == "garbage":
+            data[:4096] = b"garbage!" * 512
+        else:
+            data[60:64] = (77).to_bytes(4, "big")  # PRAGMA user_version (sqlite.org/fileformat2.html)
+        shelf.database.write_bytes(data)
+    assert await shelf.names() == ["a"]
+
+
+async def test_what_cannot_be_read_is_told_and_hides_nothing_else(shelf: Shelf) -> None:
+    """Garbage, a newer format and a record under another's key are named; what is sound is found all the same."""
+    key = await shelf.file(1, "sound")
+    folder = keys.records_prefix("cv", "run")
+    await shelf.put(f"{folder}{job_id(2)}.json", b"{")
+    await shelf.put(f"{folder}{job_id(3)}.json", b'{"format": 99}')
+    moved = (Path(shelf.store.url.removeprefix("file://")) / key).read_bytes()
+    await shelf.put(f"{folder}{job_id(4)}.json", moved)
+    found = await shelf.find()
+    assert [one.name for one in found.files] == ["sound"]
+    told = [[trouble for trouble in found.unreadable if f"{job_id(n)}.json" in trouble] for n in (2, 3, 4)]
+    assert [len(one) for one in told] == [1, 1, 1]
