@@ -9,7 +9,7 @@ from dropoffd.catalogue.lookup import Holdings, held_by, holdings
 from dropoffd.fetch.deliver import File, file_of
 from dropoffd.fetch.plan import Wanted
 from dropoffd.fetch.verify import AT_ONCE, TOLD_MOST, find_damage
-from dropoffd.stores.base import CorruptError, RefusedError, Store
+from dropoffd.stores.base import CorruptError, RefusedError, Stat, Store
 
 
 class Auditor:
@@ -34,7 +34,8 @@ class Auditor:
             damage=tuple(self._damage), looked_at=self._looked_at,
         )  # fmt: skip
 
-    async def _look(self, key: str, found: Found) -> None:
+    async def _look(self, stat: Stat, found: Found) -> None:
+        key = stat.key
         self._looked_at += 1
         try:
             if isinstance(found, CorruptError | RefusedError):

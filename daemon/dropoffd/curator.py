@@ -3,29 +3,65 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from dropoff.artifact import alias_name
-from dropoff.errors import DamagedError, NotStoredError, UsageError
+from dropoff.errors import DamagedError, NotStoredError, SettingsError, UsageError
 from dropoff.ids import new_job_id
-from dropoff.messages import Changed, Curating, SetAlias
+from dropoff.messages import (
+    Answer,
+    Changed,
+    Collect,
+    Collected,
+    Curating,
+    Find,
+    Prune,
+    Remove,
+    Removed,
+    RunId,
+    SetAlias,
+    Subject,
+    VersionReport,
+)
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_record, let_stand, take_away
-from dropoffd.catalogue.lookup import find_version
+from dropoffd.catalogue.lookup import find_run, find_version
+from dropoffd.catalogue.retention import parse, rule_for, unkept
 from dropoffd.clock import Clock
+from dropoffd.collecting import GRACE_LEAST_SECONDS, Collector
+from dropoffd.index.index import Indexes
 from dropoffd.reader import Opens
-from dropoffd.stores.base import CorruptError
+from dropoffd.removing import Removal
+from dropoffd.stores.base import CorruptError, Store
+
+_PAGE = 1000
 
 
 class Curator:
     """Curates stores for everybody."""
 
-    def __init__(self, stores: Opens, clock: Clock) -> None:
+    def __init__(self, stores: Opens, indexes: Indexes, clock: Clock, rules: str = "") -> None:
+        """Make one that keeps, unless asked otherwise, what `rules`, a setting, say; raises SettingsError."""
         self._stores = stores
+        self._indexes = indexes
         self._clock = clock
-        self._table: dict[type, Callable[[Any], Awaitable[Changed]]] = {
+        try:
+            self._rules = parse(rules)
+        except UsageError as error:
+            raise SettingsError(f"unable to use the setting `retention`: {error.message}", hint=error.hint) from None
+        self._table: dict[type, Callable[[Any], Awaitable[Answer]]] = {
             SetAlias: self._set_alias,
+            Remove: self._remove,
+            Prune: self._prune,
+            Collect: self._collect,
         }
 
-    async def answer(self, request: Curating) -> Changed:
+    @property
+    def has_rules(self) -> bool:
+        """Whether the setting has any."""
+        return bool(self._rules)
+
+    async def answer(self, request: Curating) -> Answer:
         """Do what is asked; raises NotStoredError, DamagedError, UsageError and StoreError."""
         try:
             return await self._table[type(request)](request)
@@ -46,3 +82,65 @@ class Curator:
         manifest, _ = await find_version(store, asked.project, asked.artifact, asked.which)
         await let_stand(store, key, alias_record(manifest.version, self._clock.now(), new_job_id()))
         return Changed(number=manifest.version)
+
+    async def _remove(self, asked: Remove) -> Removed:
+        if bool(asked.run) == bool(asked.artifact):
+            raise UsageError("unable to remove nothing, or a run and an artifact at once", hint="name one of them")
+        store = await self._stores.open(asked.store)
+        await store.prepare()
+        removal = Removal(store, asked.project)
+        if asked.run:
+            await find_run(store, RunId(store=asked.store, project=asked.project, run=asked.run))
+            await removal.add_run(asked.run)
+        else:
+            for version in await self._wanted(store, asked):
+                await removal.add_version(version, "as asked")
+        return await removal.run(apply=asked.apply)
+
+    async def _wanted(self, store: Store, asked: Remove) -> list[VersionReport]:
+        versions = await self._versions(store, asked.project, asked.artifact)
+        if asked.which:
+            manifest, _ = await find_version(store, asked.project, asked.artifact, asked.which)
+            versions = [one for one in versions if one.id.number == manifest.version]
+        if not versions:
+            raise NotStoredError(f"unable to find {asked.project}/{asked.artifact} in {store.url}: it has no version")
+        return versions
+
+    async def _prune(self, asked: Prune) -> Removed:
+        rules = parse(asked.rules) if asked.rules else self._rules
+        if not rules:
+            raise UsageError(
+                "unable to prune without rules of what to keep",
+                hint="give --keep, or set `retention`: see the README",
+            )
+        store = await self._stores.open(asked.store)
+        await store.prepare()
+        by_artifact: dict[str, list[VersionReport]] = {}
+        for version in await self._versions(store, asked.project, asked.artifact):
+            by_artifact.setdefault(version.id.artifact, []).append(version)
+        removal = Removal(store, asked.project)
+        for artifact, versions in by_artifact.items():
+            rule = rule_for(rules, asked.project, artifact)
+            if rule is not None:
+                for version in unkept(rule, versions, self._clock.now()):
+                    await removal.add_version(version, f"no clause of {rule.pattern} keeps it")
+        return await removal.run(apply=asked.apply)
+
+    async def _versions(self, store: Store, project: str, artifact: str) -> list[VersionReport]:
+        found: list[VersionReport] = []
+        asked = Find(store=store.url, subject=Subject.VERSION, project=project, name=artifact, limit=_PAGE)
+        while True:
+            page = await self._indexes.find(store, asked)
+            found += page.versions
+            if not page.more:
+                return found
+            asked = msgspec.structs.replace(asked, after=page.more)
+
+    async def _collect(self, asked: Collect) -> Collected:
+        if asked.grace_seconds < GRACE_LEAST_SECONDS:
+            raise UsageError(
+                f"unable to collect garbage that is younger than {GRACE_LEAST_SECONDS / 3600:.0f} hours",
+                hint="deliveries that are under way may need it; give --grace 1d or more",
+            )
+        store = await self._stores.open(asked.store)
+        return await Collector(store, asked.project, asked.grace_seconds, self._clock).run(apply=asked.apply)

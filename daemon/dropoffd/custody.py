@@ -64,13 +64,17 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Addition(msgspec.Struct, frozen=True, kw_only=True):
-    """One addition to an artifact: what it brings under which names; `entries` only once all of it is stored."""
+    """One addition to an artifact: what it brings under which names; `entries` only once all of it is stored.
+
+    `proven_at` tells for each entry since when it is sure that the store has its object (seconds since the epoch).
+    """
 
     seq: int
     position: int
     overwrite: bool
     paths: tuple[bytes, ...] = ()
     entries: tuple[Entry, ...] = ()
+    proven_at: tuple[float, ...] = ()
     skipped: tuple[str, ...] = ()
     spared_bytes: int = 0
 

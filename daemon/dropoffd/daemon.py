@@ -50,6 +50,7 @@ from dropoffd.reuse import Reuse
 from dropoffd.spool.lock import SpoolLock
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.registry import Stores
+from dropoffd.tidying import Tidying
 from dropoffd.transfer.digest import Digester
 from dropoffd.transfer.worker import Worker
 
@@ -118,8 +119,8 @@ class Daemon:
         inbox = Inbox(settings.state_dir, custodian, clock)
         unlogged = Unlogged(spool, dispatch, clock, settings.unlogged_keep_seconds)
         control = Control(spool, keeper, dispatch, bandwidth, clock)
-        cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
-        readers = Readers(Reader(stores, cache, indexes, clock), Curator(stores, clock))
+        indexes = Indexes(settings.cache_dir)
+        readers, tidying = _curators(settings, stores, indexes, clock)
         listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores, readers))
         leftovers = await _leftovers(spool, homes)
 
@@ -138,7 +139,7 @@ class Daemon:
             try:
                 async with anyio.create_task_group() as work:
                     for part in (
-                        listener.run, dispatch.run, inbox.run, bandwidth.run, unlogged.run, _watchdog,
+                        listener.run, dispatch.run, inbox.run, bandwidth.run, unlogged.run, tidying.run, _watchdog,
                     ):  # fmt: skip
                         work.start_soon(part)
                     gc.freeze()  # what was built at the start stays: no collection need look at it
@@ -165,6 +166,12 @@ def _deliverer(spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reus
     catalogue, digester = Catalogue(clock, spool), Digester(_DIGESTS_AT_ONCE)
     worker = Worker(spool, catalogue, keeper.open, digester)
     return Reuse(worker, catalogue, spool, keeper.open, digester, homes.payloads, clock)
+
+
+def _curators(settings: Settings, stores: Stores, indexes: Indexes, clock: Clock) -> tuple[Readers, Tidying]:
+    reader = Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), indexes, clock)
+    curator = Curator(stores, indexes, clock, settings.retention)
+    return Readers(reader, curator), Tidying(reader, curator, clock, settings.store, settings.tidy_every_seconds)
 
 
 def prepare_state_dir(settings: Settings) -> None:

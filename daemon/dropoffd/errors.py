@@ -1,6 +1,7 @@
 """What goes wrong inside the daemon, and the exit codes that tell it to the outside (sysexits.h)."""
 
 import enum
+from collections.abc import Collection
 
 from dropoff.errors import DropoffError
 
@@ -30,6 +31,14 @@ class StartError(DropoffError):
 
 class SourceChangedError(DropoffError):
     """Content in custody is not what was captured any more; it must not be uploaded."""
+
+
+class VanishedError(DropoffError):
+    """Objects that the store had are not there any more; what a job needs of them has to be sent again."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        super().__init__(f"unable to find {len(keys)} objects that the store had, such as {min(keys)}")
+        self.keys = frozenset(keys)
 
 
 class SpoolBrokenError(DropoffError):

@@ -381,6 +381,42 @@ class SetAlias(msgspec.Struct, frozen=True, kw_only=True, tag="set-alias"):
     which: str = ""
 
 
+class Remove(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
+    """Remove a version (`which` as for `FindVersion`), all versions of an artifact, or a run and what it saved.
+
+    Without `apply` it is only told what that would be.
+    """
+
+    store: str
+    project: str
+    artifact: str = ""
+    which: str = ""
+    run: str = ""
+    apply: bool = False
+
+
+class Prune(msgspec.Struct, frozen=True, kw_only=True, tag="prune"):
+    """Remove the versions that no rule keeps, in all projects or one; without `apply` only tell which.
+
+    Without `rules` those of the setting count.
+    """
+
+    store: str
+    project: str = ""
+    artifact: str = ""
+    rules: str = ""
+    apply: bool = False
+
+
+class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect"):
+    """Find content that nothing has named for `grace_seconds`, and with `apply` remove it."""
+
+    store: str
+    project: str
+    grace_seconds: float
+    apply: bool = False
+
+
 class Condition(msgspec.Struct, frozen=True):
     """What metadata has at `path` compares so to `value`; what is not there, or of another kind, is unequal."""
 
@@ -415,8 +451,7 @@ class Find(msgspec.Struct, frozen=True, kw_only=True, tag="find"):
 
 
 Reading = FindVersion | FindRun | Records | Links | Entries | Fetch | Stream | Verify | Audit | Find
-# A union of one is none, and will be one with the next.
-Curating = SetAlias
+Curating = SetAlias | Remove | Prune | Collect
 Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit | Reading | Curating
 
 
@@ -719,13 +754,63 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, tag="found"):
     unreadable: tuple[str, ...] = ()
 
 
+class Doomed(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is, or would be, removed: why, which aliases stand for it, and which runs use it."""
+
+    id: VersionId
+    size_bytes: int
+    reason: str
+    aliases: tuple[str, ...] = ()
+    used_by: tuple[str, ...] = ()
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True, tag="removed"):
+    """What a `Remove` or `Prune` did, or would do.
+
+    `records` counts what a run saved. `orphaned` counts the objects that nothing names then, which a collection may
+    remove. Of very many versions only some are told.
+    """
+
+    versions: int
+    records: int
+    orphaned: int
+    orphaned_bytes: int
+    doomed: tuple[Doomed, ...] = ()
+    applied: bool = False
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True, tag="collected"):
+    """What a `Collect` found, and what it removed; `uploads` counts those in parts that it ended."""
+
+    kept: int
+    kept_bytes: int
+    garbage: int
+    garbage_bytes: int
+    removed: int = 0
+    removed_bytes: int = 0
+    uploads: int = 0
+    unreadable: tuple[str, ...] = ()
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True, tag="changed"):
     """What was asked for is done; `number` is that of the version that it concerns, if it concerns one."""
 
     number: int | None = None
 
 
-Answer = VersionReport | RunReport | RecordList | LinkList | EntryList | Fetched | Verified | Found | Changed
+Answer = (
+    VersionReport
+    | RunReport
+    | RecordList
+    | LinkList
+    | EntryList
+    | Fetched
+    | Verified
+    | Found
+    | Changed
+    | Removed
+    | Collected
+)
 Reply = Welcome | Working | Accepted | Refused | StatusReport | JobList | Settled | Done | Rates | Answer
 
 encode = msgspec.msgpack.Encoder().encode

@@ -110,6 +110,23 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = STORE_FORMAT
 
 
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Objects that a delivery found in the store and is about to name: they are no garbage."""
+
+    job: str
+    keys: tuple[str, ...]
+    created: str
+    format: int = STORE_FORMAT
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """Objects that are being removed as garbage right now: nobody may begin to count on them."""
+
+    keys: tuple[str, ...]
+    created: str
+    format: int = STORE_FORMAT
+
+
 class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run made a version its output, or used it as its input."""
 
@@ -128,6 +145,8 @@ decode_record = msgspec.json.Decoder(Record).decode
 decode_run = msgspec.json.Decoder(RunRecord).decode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
 decode_link = msgspec.json.Decoder(LinkRecord).decode
+decode_claim = msgspec.json.Decoder(Claim).decode
+decode_sweep = msgspec.json.Decoder(Sweep).decode
 decode_alias = msgspec.json.Decoder(AliasRecord).decode
 
 

@@ -131,6 +131,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unlogged_keep_seconds: Annotated[
         float, _setting("seconds", "how long additions to an artifact wait for it to be logged"), _SOME_TIME
     ] = 604800.0
+    retention: Annotated[
+        str,
+        _setting(
+            "rules",
+            "which versions `dropoff prune` keeps: `cv/ckpt-*: newest 5, highest 3 by acc; */tmp-*: unexpired`",
+        ),
+    ] = ""
+    tidy_every_seconds: Annotated[
+        float,
+        _setting("seconds", "how often the daemon prunes and collects garbage in `store` by itself; 0: never"),
+        _SPAN,
+    ] = 0.0
     history_jobs: Annotated[
         int, _setting("count", "finished jobs, with their receipts, that the spool remembers"), msgspec.Meta(ge=0)
     ] = 100_000

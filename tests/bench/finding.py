@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.rig import Result, Rig, Times
 from dropoff.conditions import conditions
+from dropoff.ids import JobId
 from dropoff.messages import Category, Find, Kind, Subject
 from dropoff.records import Entry, Record, encode
 from dropoffd.catalogue import keys
@@ -37,7 +38,7 @@ def _fill(root: Path) -> None:
             job = f"{run_number * RECORDS_OF_RUN + number:032x}"
             entry = Entry(path="best.pt", key="cv/files/3/best.pt", size=7, sha256="3" * 64, mode="0644", mtime="")
             record = Record(
-                job=job, project="cv", run=f"run-{run_number}", kind=Kind.FILE, name="best.pt",
+                job=JobId(job), project="cv", run=f"run-{run_number}", kind=Kind.FILE, name="best.pt",
                 category=Category.OUTPUT, created=f"2026-11-26T08:00:00.{number:06}Z", entries=(entry,),
                 tags=(f"tag-{number % 7}",), metadata={"epoch": number},
             )  # fmt: skip

@@ -206,13 +206,13 @@ async def test_damaged_content_in_the_store_is_put_right(rig: Rig) -> None:
 
 
 async def test_the_same_content_is_sent_once(rig: Rig) -> None:
-    """A second job with the same bytes and name finds them in the store and sends its record alone."""
+    """A second job with the same bytes and name finds them, claims them, looks again, and sends its record alone."""
     await rig.accept(b"content")
     await rig.round()
     rig.store.calls.clear()
     await rig.accept(b"content")
     await rig.round()
-    assert rig.store.calls == ["stat", "put"]
+    assert rig.store.calls == ["stat", "put", "stat", "put", "delete"]
 
 
 async def test_no_more_run_than_there_are_places(rig: Rig) -> None:

@@ -14,10 +14,10 @@ SDK, DAEMON = ROOT / "sdk" / "dropoff", ROOT / "daemon" / "dropoffd"
 STOREYS = (
     ("cli",),
     ("daemon",),
-    ("intake", "control"),
+    ("intake", "control", "tidying"),
     ("curator", "dispatch", "reuse"),
     ("reader",),
-    ("auditing",),
+    ("auditing", "collecting", "removing"),
     ("index",),
     ("capture", "spool", "schedule", "transfer", "catalogue", "fetch"),
     ("stores",),

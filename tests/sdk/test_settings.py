@@ -70,7 +70,8 @@ def test_every_key_can_come_from_either_source(environment: dict[str, str]) -> N
         "when_full": "wait", "when_full_timeout_seconds": 3.5, "copy_after_seconds": 4.5, "leases_max": 5,
         "link_dir": "/l", "cache_max_bytes": 13, "transfers_max": 6, "in_flight_max": 11, "bandwidth": "1MB/s",
             "requests_per_second": 12.5,         "retry_first_seconds": 7.5, "retry_most_seconds": 8.5,
-        "unlogged_keep_seconds": 20.5, "history_jobs": 9, "stop_timeout_seconds": 10.5,
+        "unlogged_keep_seconds": 20.5, "retention": "*/*: all",
+            "tidy_every_seconds": 21.5, "history_jobs": 9, "stop_timeout_seconds": 10.5,
     }  # fmt: skip
     assert set(values) == set(Settings.__struct_fields__)
     by_environment = load(environment | {f"DROPOFF_{key.upper()}": str(v) for key, v in values.items()} | {

@@ -1,12 +1,13 @@
 """The catalogue as deliveries see it: keys for content, and publishing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from dropoff.content import Capture
 from dropoff.messages import Receipt
 from dropoff.records import Entry
 from dropoffd.catalogue import keys
+from dropoffd.catalogue.claims import claimed
 from dropoffd.catalogue.publish import entry, entry_name, publish, publish_run
 from dropoffd.catalogue.versions import Facts as VersionFacts
 from dropoffd.catalogue.versions import Versions
@@ -24,8 +25,8 @@ class Facts(VersionFacts, Protocol):
     async def publish_run(self, run: int) -> None:
         """Record that it is."""
 
-    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> None:
-        """Record what the manifest will say of stored files of a part, by ordinal."""
+    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry, float]]) -> None:
+        """Record what the manifest will say of stored files of a part, by ordinal, and since when that is sure."""
 
 
 class Catalogue:
@@ -42,21 +43,38 @@ class Catalogue:
             return keys.pack_key(job.save, held.sha256)
         return keys.file_key(job.save, entry_name(job.save, held.content.path), held.sha256)
 
-    async def publish(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
-        """Make the job visible; `places` are key and offset by ordinal. A part is left to its version."""
+    async def publish(
+        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str] = ()
+    ) -> Receipt:
+        """Make the job visible; `places` are key and offset by ordinal. A part is left to its version.
+
+        Those objects that were `found` in the store are made sure of; raises VanishedError for what is gone.
+        """
         if not await self._facts.run_published(job.run):
             await publish_run(store, job.save.run)
             await self._facts.publish_run(job.run)
         if job.save.version is not None:
             return await self.versions.publish(store, job)
         if job.save.part is not None:
-            return await self.record(store, job, places)
-        return await publish(store, job, places, self._clock.now())
+            return await self.record(store, job, places, found)
+        now = self._clock.now()
+        async with claimed(store, job.save.run.project, job.id, found, now):
+            return await publish(store, job, places, now)
 
-    async def record(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
-        """Note what the manifest will say of those files of a part that are stored at `places`."""
+    async def record(
+        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str] = ()
+    ) -> Receipt:
+        """Note what the manifest will say of those files of a part that are stored at `places`.
+
+        The version makes sure of objects that were `found` in the store.
+        """
         files = [held for held in job.contents if held.content.ordinal in places]
-        entries = [(held.content.ordinal, entry(job.save, held, *places[held.content.ordinal])) for held in files]
+        now = self._clock.now()
+        entries = [
+            (held.content.ordinal, entry(job.save, held, key, offset), 0.0 if key in found else now)
+            for held in files
+            for key, offset in (places[held.content.ordinal],)
+        ]
         await self._facts.record_entries(job.seq, entries)
         return Receipt(
             job=job.id, store=store.url, record="", key=entries[0][1].key if len(entries) == 1 else "",

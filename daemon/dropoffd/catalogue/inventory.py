@@ -1,6 +1,9 @@
-"""Go through the records and manifests of a store: what each of them names is what somebody saved."""
+"""Go through the records and manifests of a store: what each of them names is what somebody saved.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+Manifests of versions that were removed are gone through, too, where they are asked for.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import anyio
 import msgspec
@@ -14,7 +17,9 @@ from dropoffd.stores.base import CorruptError, NotFoundError, RefusedError, Stat
 _READ_AT_ONCE = 8
 
 Found = Record | Manifest | CorruptError | RefusedError
-Use = Callable[[str, Found], Awaitable[None]]
+Use = Callable[[Stat, Found], Awaitable[None]]
+
+STANDING = frozenset({Holds.RECORD, Holds.MANIFEST})
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,12 +30,12 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     artifact: str = ""
 
 
-async def take_inventory(store: Store, scope: Scope, use: Use) -> None:
-    """Hand every record and manifest in scope, under its key, to `use`, several at once.
+async def take_inventory(store: Store, scope: Scope, use: Use, kinds: Collection[Holds] = STANDING) -> None:
+    """Hand every record and manifest in scope to `use`, several at once.
 
     In place of one that makes no sense it is handed the reason. Raises StoreError where the store does not answer.
     """
-    stats = _listed(store, scope)
+    stats = _listed(store, scope, kinds)
     turn = anyio.Lock()
     failures: list[StoreError] = []
 
@@ -41,7 +46,7 @@ async def take_inventory(store: Store, scope: Scope, use: Use) -> None:
             if stat is None:
                 return
             try:
-                await use(stat.key, await _read(store, stat.key))
+                await use(stat, await _read(store, stat.key))
             except NotFoundError:  # removed since the listing
                 continue
             except StoreError as error:
@@ -54,10 +59,10 @@ async def take_inventory(store: Store, scope: Scope, use: Use) -> None:
         raise failures[0]
 
 
-async def _listed(store: Store, scope: Scope) -> AsyncIterator[Stat]:
+async def _listed(store: Store, scope: Scope, kinds: Collection[Holds]) -> AsyncIterator[Stat]:
     for prefix in await _prefixes(store, scope):
         async for stat in store.list(prefix):
-            if keys.holds(stat.key) in {Holds.RECORD, Holds.MANIFEST}:
+            if keys.holds(stat.key) in kinds:
                 yield stat
 
 

@@ -23,6 +23,7 @@ class Holds(enum.Enum):
     RUN = enum.auto()
     RECORD = enum.auto()
     MANIFEST = enum.auto()
+    REMOVED = enum.auto()
     ALIAS = enum.auto()
 
 
@@ -35,6 +36,8 @@ def holds(key: str) -> Holds | None:
             return Holds.RECORD
         case [_, "artifacts", _, "versions", _]:
             return Holds.MANIFEST
+        case [_, "artifacts", _, "removed", _]:
+            return Holds.REMOVED
         case [_, "artifacts", _, "aliases", _]:
             return Holds.ALIAS
     return None
@@ -80,6 +83,31 @@ def catalogue_prefixes(folder: str) -> tuple[str, str]:
     return f"{folder}artifacts/", f"{folder}runs/"
 
 
+def content_prefixes(project: str) -> tuple[str, str]:
+    """Return what the keys of a project's content begin with."""
+    return f"{project_prefix(project)}files/", f"{project_prefix(project)}packs/"
+
+
+def claims_prefix(project: str) -> str:
+    """Return what the keys of all claims in a project begin with."""
+    return f"{project_prefix(project)}claims/"
+
+
+def claim_key(project: str, job: str) -> str:
+    """Return the key of a delivery's claim."""
+    return f"{claims_prefix(project)}{job}.json"
+
+
+def sweeps_prefix(project: str) -> str:
+    """Return what the keys of all sweeps in a project begin with."""
+    return f"{project_prefix(project)}sweeps/"
+
+
+def sweep_key(project: str, sweep: str) -> str:
+    """Return the key that tells what a sweep is about to remove."""
+    return f"{sweeps_prefix(project)}{sweep}.json"
+
+
 def run_prefix(project: str, run: str) -> str:
     """Return what the keys of all that belongs to a run begin with."""
     return f"{component(project.encode())}/runs/{component(run.encode())}/"
@@ -118,6 +146,11 @@ def versions_prefix(project: str, artifact: str) -> str:
 def version_key(project: str, artifact: str, number: int) -> str:
     """Return the key of a version's manifest; listed, versions come in the order of their numbers."""
     return f"{versions_prefix(project, artifact)}{number:06d}.json"
+
+
+def removed_key(project: str, artifact: str, number: int) -> str:
+    """Return the key of the manifest of a version that was removed."""
+    return f"{_artifact(project, artifact)}/removed/{number:06d}.json"
 
 
 def version_number(key: str) -> int | None:

@@ -41,8 +41,19 @@ async def of_version(store: Store, manifest: Manifest) -> list[Link]:
         role=Role.OUTPUT, run_project=manifest.project, run=manifest.run, project=manifest.project,
         artifact=manifest.artifact, version=manifest.version, created=manifest.created,
     )  # fmt: skip
-    prefix = keys.version_links_prefix(manifest.project, manifest.artifact, manifest.version)
-    return [made, *[link async for link in _read(store, prefix)]]
+    return [made, *await users(store, manifest.project, manifest.artifact, manifest.version)]
+
+
+async def users(store: Store, project: str, artifact: str, number: int) -> list[Link]:
+    """Return which runs use a version."""
+    return [link async for link in _read(store, keys.version_links_prefix(project, artifact, number))]
+
+
+async def remove_uses(store: Store, project: str, run: str) -> None:
+    """Remove, at both ends, that a run uses versions."""
+    for link in [link async for link in _read(store, keys.run_links_prefix(project, run, Role.INPUT))]:
+        for key in keys.link_keys(msgspec.convert(link, LinkRecord, from_attributes=True)):
+            await store.delete(key)
 
 
 def _link(role: Role, run: RunInfo, manifest: Manifest, number: int, created: str) -> LinkRecord:

@@ -22,7 +22,7 @@ from dropoff.records import (
 )
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_of
-from dropoffd.catalogue.newest import Newest, newest_version, version_at
+from dropoffd.catalogue.newest import Newest, newest_standing, newest_version, version_at
 from dropoffd.catalogue.reading import check_entries, read_record, read_small
 from dropoffd.stores.base import CorruptError, NotFoundError, Store, StoreError
 
@@ -48,6 +48,8 @@ async def find_version(store: Store, project: str, artifact: str, which: str) ->
         found = await version_at(store, project, artifact, int(number[1]))
     elif which == LATEST:
         found = await newest_version(store, project, artifact)
+        if found.manifest is None:  # removed, and the number with it; those before may be there
+            found = await newest_standing(store, project, artifact)
     else:
         alias = await alias_of(store, keys.alias_key(project, artifact, which))
         found = await version_at(store, project, artifact, alias.version) if alias else Newest(-1)

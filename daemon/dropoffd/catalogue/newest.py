@@ -24,14 +24,24 @@ async def newest_version(store: Store, project: str, artifact: str) -> Newest:
     if latest is not None:
         number = latest.version
     else:
-        found = [keys.version_number(stat.key) async for stat in store.list(keys.versions_prefix(project, artifact))]
-        number = max((one for one in found if one is not None), default=-1)
+        number = await _highest(store, project, artifact)
     newest = await version_at(store, project, artifact, number) if number >= 0 else Newest(-1)
     while True:
         following = await version_at(store, project, artifact, newest.number + 1)
         if following.manifest is None:
             return newest
         newest = following
+
+
+async def newest_standing(store: Store, project: str, artifact: str) -> Newest:
+    """Return the newest version that was not removed."""
+    number = await _highest(store, project, artifact)
+    return await version_at(store, project, artifact, number) if number >= 0 else Newest(-1)
+
+
+async def _highest(store: Store, project: str, artifact: str) -> int:
+    found = [keys.version_number(stat.key) async for stat in store.list(keys.versions_prefix(project, artifact))]
+    return max((one for one in found if one is not None), default=-1)
 
 
 async def version_at(store: Store, project: str, artifact: str, number: int) -> Newest:

@@ -14,13 +14,14 @@ from dropoff.messages import Pointer, Receipt, Version
 from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path, path_fields
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
+from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
 from dropoffd.catalogue.compose import compose
 from dropoffd.catalogue.links import made_output
 from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create, moment
 from dropoffd.clock import Clock
 from dropoffd.custody import Addition, Job, Note
-from dropoffd.errors import SourceChangedError
+from dropoffd.errors import SourceChangedError, VanishedError
 from dropoffd.stores.base import AlreadyExistsError, RefusedError, Store
 
 SKIPPED_SHOWN = 100
@@ -55,7 +56,7 @@ class Versions:
         assert version is not None, "only versions come here"  # noqa: S101  # a programming error
         additions = await self._facts.stored_additions(job.seq)
         ours = self._manifest(job, version, additions)
-        number, sha256 = await self._number(store, job, ours)
+        number, sha256 = await self._named(store, job, ours, _unproven(additions, self._clock.now()))
         await self._move_aliases(store, job, version, number)
         await made_output(store, job.save.run, ours, number)
         return Receipt(
@@ -86,6 +87,18 @@ class Versions:
             description=save.description, tags=save.tags, metadata=save.metadata, ttl_seconds=version.ttl_seconds,
             skipped=tuple(line for one in additions for line in one.skipped)[:SKIPPED_SHOWN],
         )  # fmt: skip
+
+    async def _named(self, store: Store, job: Job, ours: Manifest, unproven: set[str]) -> tuple[int, str]:
+        """Do as `_number`, once it is sure that all is there which the manifest names."""
+        wanted = unproven & {entry.key for entry in ours.entries}
+        try:
+            async with claimed(store, ours.project, job.id, wanted, self._clock.now()):
+                return await self._number(store, job, ours)
+        except VanishedError as error:
+            raise RefusedError(
+                f"unable to publish {ours.artifact!r}: {error.message}",
+                hint="they were removed after they were delivered: log it again; `dropoff cancel` drops this version",
+            ) from error
 
     async def _number(self, store: Store, job: Job, ours: Manifest) -> tuple[int, str]:
         """Return the number of the version with our content, newly made if need be, and its manifest's sha256."""
@@ -126,6 +139,16 @@ class Versions:
                 await self._facts.set_note(job.seq, msgspec.structs.replace(noted, aliases=aliases))
 
             await move(store, keys.alias_key(project, artifact, alias), new, noted.aliases.get(alias), note)
+
+
+def _unproven(additions: Sequence[Addition], now: float) -> set[str]:
+    """Return the keys of objects of which it is not sure that they are there."""
+    return {
+        entry.key
+        for one in additions
+        for entry, proven_at in zip(one.entries, one.proven_at, strict=True)
+        if not 0 <= now - proven_at <= PROVEN_SECONDS
+    }
 
 
 def _reference(pointer: Pointer) -> Reference:

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -30,7 +31,6 @@ from dropoffd.cli.reading import answer, store_named
 from dropoffd.errors import Exit
 
 _PAGE = 1000
-_SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -169,8 +169,10 @@ def _moment(written: str) -> float | None:
     """Return the seconds since the epoch of "2026-11-26", "2026-11-26T08:00", or "3d" ago; None for nothing."""
     if not written:
         return None
-    if written[:-1].isdecimal() and written[-1] in _SPANS:
-        return (datetime.now(UTC) - timedelta(seconds=int(written[:-1]) * _SPANS[written[-1]])).timestamp()
+    try:
+        return time.time() - text.seconds(written)
+    except UsageError:  # no span, but perhaps a moment
+        pass
     try:
         return datetime.fromisoformat(written).timestamp()
     except ValueError:

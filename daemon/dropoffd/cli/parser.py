@@ -46,6 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
     _jobs(verb)
     _stores(verb)
+    _curating(verb)
     _daemon(verb)
     return parser.parse_args(argv)
 
@@ -118,11 +119,42 @@ def _stores(verb: _Verb) -> None:
     find.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (100)")
     _store(find)
 
+    doctor = verb(
+        "doctor", commands.doctor, "try everything that deliveries need on a store, and leave nothing there"
+    )
+    doctor.add_argument("store", nargs="?", metavar="STORE", help="a URL or a directory (the setting `store`)")
+
+
+def _curating(verb: _Verb) -> None:
+    """Add what changes, or examines, what stores have."""
     alias = verb("alias", curating.alias, "let an alias stand for a version of an artifact")
     alias.add_argument("version", metavar="[PROJECT/]NAME[:VERSION]", help="v3 or another alias; else the latest")
     alias.add_argument("alias", metavar="ALIAS", help="such as best; latest cannot be set")
     alias.add_argument("--delete", action="store_true", help="take the alias away; the version stays")
     _place(alias)
+
+    rm = verb("rm", curating.rm, "remove versions or a run from the catalogue; shows what that means, and asks")
+    rm.add_argument("what", metavar="PROJECT/NAME[:VERSION]", help="all versions, or one; with --run: PROJECT")
+    rm.add_argument("--run", default="", help="this run and what it saved, but not the versions that it made")
+    rm.add_argument("--yes", action="store_true", help="do not ask")
+    _store(rm)
+
+    prune = verb(
+        "prune", curating.prune, "remove the versions that no rule keeps; shows them unless --apply is given"
+    )
+    prune.add_argument("what", metavar="PROJECT[/NAME]", help="a name may be a pattern")
+    prune.add_argument(
+        "--keep", default="", metavar="RULES",
+        help='such as "cv/ckpt-*: newest 5, highest 3 by acc" (the setting `retention`)',
+    )  # fmt: skip
+    prune.add_argument("--apply", action="store_true", help="remove them")
+    _store(prune)
+
+    gc = verb("gc", curating.gc, "remove content that nothing names; shows how much unless --apply is given")
+    gc.add_argument("project", metavar="PROJECT")
+    gc.add_argument("--grace", default="7d", metavar="SPAN", help="leave alone what was named so recently (7d)")
+    gc.add_argument("--apply", action="store_true", help="remove it")
+    _store(gc)
 
     verify = verb(
         "verify", curating.verify, "find out whether the store has all that it should have, as it should be"
@@ -133,11 +165,6 @@ def _stores(verb: _Verb) -> None:
     verify.add_argument("--run", default="", help="what this run of the project saved")
     verify.add_argument("--read-data", action="store_true", help="read and hash every byte, too")
     _store(verify)
-
-    doctor = verb(
-        "doctor", commands.doctor, "try everything that deliveries need on a store, and leave nothing there"
-    )
-    doctor.add_argument("store", nargs="?", metavar="STORE", help="a URL or a directory (the setting `store`)")
 
 
 def _daemon(verb: _Verb) -> None:

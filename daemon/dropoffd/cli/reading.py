@@ -91,7 +91,7 @@ async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -
     try:
         cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
         if isinstance(asked, Curating):
-            return await Curator(stores, clock).answer(asked)
+            return await Curator(stores, indexes, clock, settings.retention).answer(asked)
         return await Reader(stores, cache, indexes, clock).answer(asked, fd)
     except OSError as error:
         raise UsageError(

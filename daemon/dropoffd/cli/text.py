@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from dropoff.errors import UsageError
 from dropoff.messages import JobReport, JobState, Rates, Settled, StatusReport
 from dropoff.names import display, printable
 
+_SPANS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _ORDER = (
     JobState.UPLOADING, JobState.QUEUED, JobState.STAGED, JobState.WAITING, JobState.HELD,
     JobState.DELIVERED, JobState.CANCELLED, JobState.SUPERSEDED,
@@ -154,6 +156,14 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def seconds(written: str) -> float:
+    """Return a span of time as people write it, such as 90m, 12h, 7d or 2w; raises UsageError."""
+    number, unit = written[:-1], written[-1:]
+    if not number.isdecimal() or unit not in _SPANS:
+        raise UsageError(f"unable to use {written!r} as a span of time", hint="write it as 90m, 12h, 7d or 2w")
+    return int(number) * _SPANS[unit]
 
 
 def moment(seconds: float) -> str:

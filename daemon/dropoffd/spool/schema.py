@@ -191,6 +191,10 @@ MIGRATIONS: tuple[str, ...] = (
             ON CONFLICT DO UPDATE SET jobs = jobs + 1, size_bytes = size_bytes + NEW.size_bytes;
     END;
     """,
+    """
+    -- Since when it is sure that the store has the entry's object; 0: it was found there, and may have been garbage.
+    ALTER TABLE entries ADD COLUMN proven_at REAL NOT NULL DEFAULT 0;
+    """,
 )
 
 

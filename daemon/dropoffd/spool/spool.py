@@ -231,7 +231,7 @@ class Spool:
         """Return the type under which this host knows the artifact of a version; empty if it does not."""
         return await self._database.run(lambda c: versions.known_type(c, save))
 
-    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry]]) -> None:
+    async def record_entries(self, seq: int, entries: Sequence[tuple[int, Entry, float]]) -> None:
         """Record what the manifest will say of stored files of a part, by ordinal."""
         await self._database.run(lambda c: versions.record_entries(c, seq, entries))
 

@@ -219,11 +219,11 @@ def _take_turn(connection: sqlite3.Connection, seq: int) -> None:
         )
 
 
-def record_entries(connection: sqlite3.Connection, seq: int, entries: Sequence[tuple[int, Entry]]) -> None:
-    """Record what the manifest will say of stored files of a part, by ordinal."""
+def record_entries(connection: sqlite3.Connection, seq: int, entries: Sequence[tuple[int, Entry, float]]) -> None:
+    """Record what the manifest will say of stored files of a part, by ordinal, and since when that is sure."""
     connection.executemany(
-        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)",
-        [(seq, ordinal, _pack(entry)) for ordinal, entry in entries],
+        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)",
+        [(seq, ordinal, _pack(entry), proven_at) for ordinal, entry, proven_at in entries],
     )
 
 
@@ -236,16 +236,18 @@ def stored_additions(connection: sqlite3.Connection, version: int) -> list[Addit
     ).fetchall()
     return [
         Addition(
-            seq=seq, position=position, overwrite=bool(overwrite), entries=_entries(connection, seq),
-            skipped=_texts(skipped) if skipped else (), spared_bytes=spared,
+            seq=seq, position=position, overwrite=bool(overwrite), entries=tuple(entry for entry, _ in entries),
+            proven_at=tuple(moment for _, moment in entries), skipped=_texts(skipped) if skipped else (),
+            spared_bytes=spared,
         )
         for seq, position, overwrite, spared, skipped in rows
+        for entries in (_entries(connection, seq),)
     ]  # fmt: skip
 
 
-def _entries(connection: sqlite3.Connection, seq: int) -> tuple[Entry, ...]:
-    rows = connection.execute("SELECT entry FROM entries WHERE seq = ? ORDER BY ordinal", (seq,))
-    return tuple(_entry(entry) for (entry,) in rows)
+def _entries(connection: sqlite3.Connection, seq: int) -> list[tuple[Entry, float]]:
+    rows = connection.execute("SELECT entry, proven_at FROM entries WHERE seq = ? ORDER BY ordinal", (seq,))
+    return [(_entry(entry), proven_at) for entry, proven_at in rows]
 
 
 def note(connection: sqlite3.Connection, seq: int) -> Note:

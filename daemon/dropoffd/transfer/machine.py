@@ -52,11 +52,13 @@ NEXT_STAGE: dict[tuple[Stage, Fact], Stage] = {
     (Stage.DIGESTED, Fact.MISSED): Stage.ABSENT,
     (Stage.DIGESTED, Fact.MISSED_LARGE): Stage.UNBEGUN,
     (Stage.ABSENT, Fact.CONFIRMED): Stage.STORED,
+    (Stage.ABSENT, Fact.FOUND): Stage.STORED,
     (Stage.UNBEGUN, Fact.BEGUN): Stage.OPEN,
     (Stage.OPEN, Fact.SENT): Stage.WHOLE,
     (Stage.OPEN, Fact.LOST): Stage.UNBEGUN,
     (Stage.WHOLE, Fact.LOST): Stage.UNBEGUN,
     (Stage.WHOLE, Fact.CONFIRMED): Stage.STORED,
+    (Stage.WHOLE, Fact.FOUND): Stage.STORED,
 }
 
 NEXT_STEP: dict[Stage, Step] = {

@@ -3,7 +3,7 @@
 Every fact is a row before the next step builds on it, so a crash anywhere goes on at the last row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import msgspec
 from dropoff.content import Content
 from dropoff.messages import Receipt
 from dropoffd.custody import Digest, Held, Job, Source
+from dropoffd.errors import VanishedError
 from dropoffd.stores.base import (
     AlreadyExistsError,
     CorruptError,
@@ -24,6 +25,7 @@ from dropoffd.stores.base import (
     Progress,
     Stat,
     Store,
+    UnavailableError,
 )
 from dropoffd.transfer import parts, plan
 from dropoffd.transfer.digest import Digester
@@ -39,7 +41,7 @@ class Facts(parts.Facts, Protocol):
         """Record the digests of contents by ordinal."""
 
     async def stored(self, seq: int, ordinal: int, key: str) -> None:
-        """Record that the store confirmed a content under `key`."""
+        """Record that the store confirmed a content under `key`; for an empty one, that it has it no more."""
 
 
 class Catalogue(Protocol):
@@ -48,8 +50,13 @@ class Catalogue(Protocol):
     def key(self, job: Job, held: Held) -> str:
         """Return the key of a digested content."""
 
-    async def publish(self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]]) -> Receipt:
-        """Make the job visible; `places` are key and offset by ordinal."""
+    async def publish(
+        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str]
+    ) -> Receipt:
+        """Make the job visible; `places` are key and offset by ordinal.
+
+        Raises VanishedError for what was `found` in the store and is gone.
+        """
 
 
 Open = Callable[[str, int, Content], Source]
@@ -83,21 +90,31 @@ class Worker:
         await store.prepare()
         places: dict[int, tuple[str, int | None]] = {}
         digested: dict[int, Held] = {}
+        found: dict[str, int] = {}
         for item in plan.objects(job):
-            held, members = await self._object(job, item, store, progress)
+            held, members, sent = await self._object(job, item, store, progress)
+            if not sent:
+                found[held.key] = held.content.ordinal
             for member in members:
                 places[member.content.ordinal] = (held.key, member.content.offset)
             if not members:
                 places[held.content.ordinal] = (held.key, None)
             digested |= {one.content.ordinal: one for one in (held, *members)}
         contents = tuple(digested.get(held.content.ordinal, held) for held in job.contents)
-        return await self._catalogue.publish(store, msgspec.structs.replace(job, contents=contents), places)
+        job = msgspec.structs.replace(job, contents=contents)
+        try:
+            return await self._catalogue.publish(store, job, places, found.keys())
+        except VanishedError as error:
+            for key in error.keys:
+                await self._facts.stored(job.seq, found[key], "")
+            raise UnavailableError(f"{error.message}: they are sent again") from error
 
     async def _object(
         self, job: Job, item: Object, store: Store, progress: Progress
-    ) -> tuple[Held, tuple[Held, ...]]:
+    ) -> tuple[Held, tuple[Held, ...], bool]:
+        """Bring an object into the store; return it, its members, and whether it was sent just now."""
         held, members = item.held, item.members
-        stage = stage_of(held)
+        stage, sent = stage_of(held), False
         mode: Mode = Create()
         upload: PartsUpload | None = None
         while (step := NEXT_STEP[stage]) is not Step.NOTHING:
@@ -110,17 +127,18 @@ class Worker:
                     # Somebody else's upload of the same content was faster than the one that we may have begun.
                     await PartsUpload(self._facts, store, job.seq, held, self._catalogue.key(job, held)).drop()
             elif step is Step.PUT:
-                await self._put(job, held, store, mode, progress)
-                fact = Fact.CONFIRMED
+                fact = await self._put(job, held, store, mode, progress)
             else:
                 key = self._catalogue.key(job, held)
                 upload = upload or PartsUpload(self._facts, store, job.seq, held, key)
                 fact = await self._in_parts(job, held, store, upload, step, mode, progress)
+            # What was there and damaged may have been garbage, of which somebody has just made sure that it goes.
+            sent = fact is Fact.CONFIRMED and isinstance(mode, Create)
             stage = after(stage, fact)
         if not held.key:
             held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))
             await self._facts.stored(job.seq, held.content.ordinal, held.key)
-        return held, members
+        return held, members, sent
 
     async def _in_parts(
         self, job: Job, held: Held, store: Store, upload: PartsUpload, step: Step, mode: Mode, progress: Progress
@@ -151,6 +169,7 @@ class Worker:
         except AlreadyExistsError:
             await upload.give_up()
             _confirm(await store.stat(upload.key), held)
+            return Fact.FOUND
         return Fact.CONFIRMED
 
     async def _digest(self, job: Job, item: Object) -> tuple[Held, tuple[Held, ...]]:
@@ -176,19 +195,22 @@ class Worker:
         # Somebody damaged it: the key says what belongs there.
         return missed, Overwrite()
 
-    async def _put(self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress) -> None:
+    async def _put(self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress) -> Fact:
         key = self._catalogue.key(job, held)
         source = self._open(job.id, job.seq, held.content)
+        fact = Fact.CONFIRMED
         try:
             found = await store.put(key, _Body(source, held), mode, progress)
         except AlreadyExistsError:  # another job with the same content was faster
             found = await store.stat(key)
+            fact = Fact.FOUND
         except CorruptError:
             source.check()  # the likelier culprit
             raise
         finally:
             source.close()
         _confirm(found, held)
+        return fact
 
 
 def _confirm(found: Stat, held: Held) -> None:
