@@ -1,0 +1,88 @@
+"""Garbage is collected while deliveries count on it: nothing that is named is ever missing."""
+
+import os
+import random
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dropoff.messages import Find, Subject
+from dropoffd.auditing import Auditor
+from dropoffd.catalogue.inventory import Scope
+from dropoffd.clock import SystemClock
+from dropoffd.collecting import Collector
+from dropoffd.index.index import Indexes
+from dropoffd.removing import Removal
+from dropoffd.stores.directory.store import DirectoryStore
+from support.daemon import DaemonProcess, MakeDaemon
+
+pytestmark = pytest.mark.anyio
+
+# So many that each is saved again after about as long as the grace: as often just before as just after it is garbage.
+CONTENTS, AT_ONCE = 100, 10
+# What a delivery takes from storing an object to naming it has to be well within this, on any machine.
+GRACE_SECONDS = 4.0
+REMOVED_LEAST = int(os.environ.get("DROPOFF_TEST_ROUNDS", "0")) or 20
+
+
+class Writer(threading.Thread):
+    """Saves and logs the same contents again and again, in no order."""
+
+    def __init__(self, daemon: DaemonProcess, directory: Path, name: str) -> None:
+        super().__init__()
+        self._run = daemon.run(name=name)
+        self._paths = [directory / f"{number}.bin" for number in range(CONTENTS)]
+        self._chance = random.Random(name)
+        self._over = threading.Event()
+        self.saved = 0
+
+    def run(self) -> None:
+        """Save until told to stop."""
+        while not self._over.is_set():
+            for path in self._chance.choices(self._paths, k=AT_ONCE):
+                self._run.save_file(path)
+            self._run.log_artifact(path, f"{self._run.name}-{path.stem}", "dataset")
+            assert not self._run.flush(60).pending
+            self.saved += AT_ONCE
+
+    def end(self) -> None:
+        """Stop it."""
+        self._over.set()
+        self.join()
+
+
+async def test_nothing_that_is_named_is_ever_missing(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Two hosts save what a third removes and collects: every record and version that stands is whole, always."""
+    store = DirectoryStore(str(tmp_path / "store"))
+    for number in range(CONTENTS):
+        (tmp_path / f"{number}.bin").write_bytes(b"%d" % number * 1000)
+    daemons = [make_daemon(tmp_path / name, store=store.url).start() for name in ("one", "two")]
+    writers = [Writer(daemon, tmp_path, f"run-{n}") for n, daemon in enumerate(daemons)]
+    for writer in writers:
+        writer.start()
+    removed = 0
+    indexes = Indexes(str(tmp_path / "cache"))
+    try:
+        with anyio.fail_after(100):
+            while removed < REMOVED_LEAST:
+                await _remove_all(store, indexes)
+                removed += (await Collector(store, "project", GRACE_SECONDS, SystemClock()).run(apply=True)).removed
+                found = await Auditor(store, read_data=False).run(Scope(project="project"))
+                assert found.damage == ()
+    finally:
+        for writer in writers:
+            writer.end()
+    assert min(writer.saved for writer in writers) > 0
+    found = await Auditor(store, read_data=True).run(Scope(project="project"))
+    assert (found.damage, found.looked_at > 0) == ((), True)
+
+
+async def _remove_all(store: DirectoryStore, indexes: Indexes) -> None:
+    removal = Removal(store, "project")
+    for run in (await indexes.find(store, Find(store=store.url, subject=Subject.RUN))).runs:
+        await removal.add_run(run.id.run)
+    for version in (await indexes.find(store, Find(store=store.url, subject=Subject.VERSION))).versions:
+        await removal.add_version(version, "test")
+    await removal.run(apply=True)
