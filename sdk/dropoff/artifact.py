@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropoff import arguments
@@ -34,6 +34,9 @@ from dropoff.messages import (
 )
 from dropoff.names import check_name, display
 from dropoff.settings import Settings, load
+
+if TYPE_CHECKING:
+    from dropoff.serializers import Serializer
 
 REFERENCE_SCHEMES = ("http", "https", "s3", "gs", "az", "file")
 _NUMBER = re.compile(r"v\d+")
@@ -110,6 +113,38 @@ class Artifact:
         with self._step() as position:
             self._add(Kind.DIRECTORY, arguments.path(local_path), path, position, overwrite=overwrite)
             self._has_directories = True
+
+    def add(
+        self,
+        obj: Any,
+        name: str | bytes,
+        *,
+        overwrite: bool = False,
+        serializer: "Serializer | str | None" = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Add an object as it is now; `StoredVersion.get` returns it.
+
+        Its kind decides how it is written, and the ending of `name` where there is a choice; a name without an ending
+        gets one, and `get` finds it without, too. Raises UsageError for what nothing holds exactly; with
+        `allow_pickle` that is pickled.
+        """
+        from dropoff.objects import written  # noqa: PLC0415  # most of what is added are files
+        from dropoff.serializers.choosing import ways  # noqa: PLC0415  # same
+
+        found = ways(obj, check_name(name), serializer, allow_pickle=allow_pickle)
+        with self._lock:
+            self._claim(found[0].name, overwrite=overwrite)
+        with written(self.settings, obj, found) as made, self._step() as position:
+            self._claim(made.name, overwrite=overwrite)
+            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
+            self._hand_over.give(
+                _addition(
+                    Kind.FILE, made.name, b"", part, content_type=made.content_type, serializer=made.serializer
+                ),
+                made.fd,
+            )
+            self._names.add(made.name)
 
     @contextlib.contextmanager
     def new_file(
@@ -212,20 +247,19 @@ class Artifact:
     def _add(self, kind: Kind, raw: bytes, name: bytes, position: int, *, overwrite: bool) -> None:
         source = arguments.opened(raw, kind)
         try:
-            save = Save(
-                job=new_job_id(),
-                run=_NO_RUN,
-                kind=kind,
-                name=name,
-                category=Category.OUTPUT,
-                source=os.path.abspath(raw),
-                created_at=time.time(),
-                format=SAVE_FORMAT,
-                part=Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite),
-            )
-            self.skipped += self._hand_over.give(save, source)
+            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
+            self.skipped += self._hand_over.give(_addition(kind, name, os.path.abspath(raw), part), source)
         finally:
             os.close(source)
+
+
+def _addition(
+    kind: Kind, name: bytes, source: bytes, part: Part, *, content_type: str | None = None, serializer: str = ""
+) -> Save:
+    return Save(
+        job=new_job_id(), run=_NO_RUN, kind=kind, name=name, category=Category.OUTPUT, source=source,
+        created_at=time.time(), format=SAVE_FORMAT, content_type=content_type, part=part, serializer=serializer,
+    )  # fmt: skip
 
 
 _shared_by: dict[tuple[str, str, bool], HandOver] = {}

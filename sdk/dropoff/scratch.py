@@ -1,0 +1,66 @@
+"""Files without a name, for what is made only to be handed over.
+
+They lie on the spool's own disk, and not in /tmp, which may be memory: there the daemon takes one into custody by a
+hard link, whatever its size. Having no name, none is left behind by a process that is killed.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import IO
+
+from dropoff.errors import DropoffError, SpoolFullError
+from dropoff.settings import Settings
+
+_NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
+# A short write of the C library says nothing of its cause; there is no other that matters.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, None})
+
+
+def filled(settings: Settings, write: Callable[[IO[bytes]], None]) -> int:
+    """Return a descriptor, for reading, of a new file that has what `write` wrote.
+
+    Raises SpoolFullError when its disk is full, and what `write` raises.
+    """
+    try:
+        fd = _unnamed(settings.state_dir)
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                write(file)
+            # One that is open for writing can not be leased, and then would be copied.
+            return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        kind = SpoolFullError if error.errno in _FULL else DropoffError
+        raise kind(
+            f"unable to write to the disk of {settings.state_dir}: {error.strerror or error}",
+            hint="free some space, or set DROPOFF_STATE_DIR to a directory on another disk",
+        ) from error
+
+
+def _unnamed(state_dir: str) -> int:
+    try:
+        os.makedirs(state_dir, 0o700, exist_ok=True)
+        return _in(state_dir)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+    import tempfile  # noqa: PLC0415  # 6 ms of every import of the SDK
+
+    return _in(tempfile.gettempdir())
+
+
+def _in(directory: str) -> int:
+    try:
+        # Not tempfile.TemporaryFile, whose O_EXCL forbids that the file is ever given a name.
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED:
+            raise
+    import tempfile  # noqa: PLC0415  # same
+
+    fd, path = tempfile.mkstemp(prefix="dropoff-new-", dir=directory)
+    os.unlink(path)
+    return fd
