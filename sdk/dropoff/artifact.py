@@ -33,6 +33,7 @@ from dropoff.messages import (
     decode_request,
 )
 from dropoff.names import check_name, display
+from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -129,22 +130,15 @@ class Artifact:
         gets one, and `get` finds it without, too. Raises UsageError for what nothing holds exactly; with
         `allow_pickle` that is pickled.
         """
-        from dropoff.objects import written  # noqa: PLC0415  # most of what is added are files
+        from dropoff.objects import write  # noqa: PLC0415  # most of what is added are files
         from dropoff.serializers.choosing import ways  # noqa: PLC0415  # same
 
         found = ways(obj, check_name(name), serializer, allow_pickle=allow_pickle)
         with self._lock:
             self._claim(found[0].name, overwrite=overwrite)
-        with written(self.settings, obj, found) as made, self._step() as position:
-            self._claim(made.name, overwrite=overwrite)
-            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
-            self._hand_over.give(
-                _addition(
-                    Kind.FILE, made.name, b"", part, content_type=made.content_type, serializer=made.serializer
-                ),
-                made.fd,
-            )
-            self._names.add(made.name)
+        with scratch(self.settings) as fd:
+            way = write(self.settings, obj, found, fd)
+            self._add_made(fd, way.name, overwrite=overwrite, serializer=way.serializer)
 
     @contextlib.contextmanager
     def new_file(
@@ -156,13 +150,10 @@ class Artifact:
             raise UsageError(f"unable to make a new file with mode {mode!r}", hint="use 'w' for text, 'wb' for bytes")
         with self._lock:
             self._claim(path, overwrite=overwrite)
-        import tempfile  # noqa: PLC0415  # 6 ms of every import of the SDK
-
-        with tempfile.TemporaryDirectory(prefix="dropoff-new-") as directory:
-            made = os.path.join(directory, "file")
-            with open(made, mode, encoding=encoding) as file:
+        with scratch(self.settings) as fd:
+            with open(fd, mode, encoding=encoding, closefd=False) as file:
                 yield file
-            self.add_file(made, path, overwrite=overwrite)
+            self._add_made(fd, path, overwrite=overwrite)
 
     def add_reference(self, uri: str, name: str | bytes | None = None, *, overwrite: bool = False) -> None:
         """Record that something lies at `uri`; it is neither fetched nor stored.
@@ -244,6 +235,15 @@ class Artifact:
                 hint="give another name=, overwrite=True, or remove it first",
             )
 
+    def _add_made(self, fd: int, name: bytes, *, overwrite: bool, serializer: "Serializer | None" = None) -> None:
+        """Add a scratch file."""
+        finish(fd)
+        with self._step() as position:
+            self._claim(name, overwrite=overwrite)
+            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
+            self._hand_over.give(_addition(Kind.FILE, name, b"", part, serializer), fd)
+            self._names.add(name)
+
     def _add(self, kind: Kind, raw: bytes, name: bytes, position: int, *, overwrite: bool) -> None:
         source = arguments.opened(raw, kind)
         try:
@@ -253,13 +253,20 @@ class Artifact:
             os.close(source)
 
 
-def _addition(
-    kind: Kind, name: bytes, source: bytes, part: Part, *, content_type: str | None = None, serializer: str = ""
-) -> Save:
+def _addition(kind: Kind, name: bytes, source: bytes, part: Part, serializer: "Serializer | None" = None) -> Save:
     return Save(
-        job=new_job_id(), run=_NO_RUN, kind=kind, name=name, category=Category.OUTPUT, source=source,
-        created_at=time.time(), format=SAVE_FORMAT, content_type=content_type, part=part, serializer=serializer,
-    )  # fmt: skip
+        job=new_job_id(),
+        run=_NO_RUN,
+        kind=kind,
+        name=name,
+        category=Category.OUTPUT,
+        source=source,
+        created_at=time.time(),
+        format=SAVE_FORMAT,
+        content_type=(serializer and serializer.content_type) or None,
+        part=part,
+        serializer=serializer.name if serializer else "",
+    )
 
 
 _shared_by: dict[tuple[str, str, bool], HandOver] = {}

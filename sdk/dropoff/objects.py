@@ -2,49 +2,36 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from dropoff.errors import DropoffError, NotStoredError, UsageError
 from dropoff.messages import EntryReport
 from dropoff.names import check_name, display
-from dropoff.scratch import filled
+from dropoff.scratch import trouble
 from dropoff.serializers.choosing import Way, for_entry
 from dropoff.serializers.libraries import kind_of
 from dropoff.serializers.serializer import Serializer
 from dropoff.settings import Settings
 
 _NAMED = 5
-# Lists a thing's files and references by name, after a name.
+# Lists files and references by name, after one.
 Listing = Callable[[bytes], Iterator[EntryReport]]
 
 
-class Written(NamedTuple):
-    """An object in an open file without a name, and what is to be recorded of it."""
+def write(settings: Settings, obj: Any, ways: tuple[Way, ...], fd: int) -> Way:
+    """Write an object into a scratch file in the first way that holds it exactly, and return that way.
 
-    fd: int
-    name: bytes
-    serializer: str
-    content_type: str | None
-
-
-@contextmanager
-def written(settings: Settings, obj: Any, ways: tuple[Way, ...]) -> Iterator[Written]:
-    """Write an object in the first way that holds it exactly; raises UsageError if none does, or SpoolFullError."""
+    Raises UsageError if none does, and SpoolFullError.
+    """
     *others, last = ways
     for way in others:
-        try:
-            fd = filled(settings, partial(_write, way.serializer, obj))
-            break
-        except UsageError:
-            continue
-    else:
-        way, fd = last, filled(settings, partial(_write, last.serializer, obj))
-    try:
-        yield Written(fd, way.name, way.serializer.name, way.serializer.content_type or None)
-    finally:
-        os.close(fd)
+        with suppress(UsageError):
+            _write(settings, obj, way.serializer, fd)
+            return way
+    _write(settings, obj, last.serializer, fd)
+    return last
 
 
 def find(listing: Listing, name: str | bytes | None) -> EntryReport:
@@ -82,14 +69,17 @@ def reader(entry: EntryReport, *, allow_pickle: bool) -> Callable[[str], Any]:
     return partial(_read, serializer.name, serializer.read)
 
 
-def _write(serializer: Serializer, obj: Any, file: IO[bytes]) -> None:
+def _write(settings: Settings, obj: Any, serializer: Serializer, fd: int) -> None:
+    os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_SET))
     try:
-        serializer.write(obj, file)
+        # Who has large arrays looks for the real file behind this one, and gives it the array's own memory.
+        with open(fd, "wb", closefd=False) as file:
+            serializer.write(obj, file)
     except (DropoffError, MemoryError):
         raise
     except Exception as error:  # each library has its own ways to say that it cannot hold something
-        if isinstance(error, OSError) and error.filename is None:  # of the file that is written
-            raise
+        if isinstance(error, OSError) and error.filename is None:  # the file that is written has no name
+            raise trouble(settings, error) from error
         raise UsageError(
             f"unable to save a {kind_of(obj)} as {serializer.name}: {_said(error)}",
             hint="change it so that it can be held, or say allow_pickle=True, here and where it is read",

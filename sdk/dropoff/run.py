@@ -30,6 +30,7 @@ from dropoff.messages import (
     decode_request,
 )
 from dropoff.names import check_name, display
+from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load, store_url
 
 if TYPE_CHECKING:
@@ -148,15 +149,18 @@ class Run:
         gets one, and an object without a name that of its type. Raises UsageError for what nothing holds exactly;
         with `allow_pickle` that is pickled.
         """
-        from dropoff.objects import written  # noqa: PLC0415  # most of what is saved are files
+        from dropoff.objects import write  # noqa: PLC0415  # most of what is saved are files
         from dropoff.serializers.choosing import ways  # noqa: PLC0415  # same
 
         raw = check_name(type(obj).__name__.lower() if name is None else name)
-        with written(self._settings, obj, ways(obj, raw, serializer, allow_pickle=allow_pickle)) as made:
+        found = ways(obj, raw, serializer, allow_pickle=allow_pickle)
+        with scratch(self._settings) as fd:
+            way = write(self._settings, obj, found, fd)
+            finish(fd)
             return self._give(
-                Kind.FILE, made.fd, made.name, category, source=b"", content_type=made.content_type, prefix=prefix,
-                description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
-                serializer=made.serializer,
+                Kind.FILE, fd, way.name, category, source=b"", content_type=way.serializer.content_type or None,
+                prefix=prefix, description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
+                serializer=way.serializer.name,
             )  # fmt: skip
 
     def save_directory(

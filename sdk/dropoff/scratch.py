@@ -6,38 +6,47 @@ hard link, whatever its size. Having no name, none is left behind by a process t
 
 import errno
 import os
-from collections.abc import Callable
-from typing import IO
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dropoff.errors import DropoffError, SpoolFullError
 from dropoff.settings import Settings
 
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
-# A short write of the C library says nothing of its cause; there is no other that matters.
+# A short write of the C library says nothing of its cause, and hardly has another.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, None})
 
 
-def filled(settings: Settings, write: Callable[[IO[bytes]], None]) -> int:
-    """Return a descriptor, for reading, of a new file that has what `write` wrote.
-
-    Raises SpoolFullError when its disk is full, and what `write` raises.
-    """
+@contextmanager
+def scratch(settings: Settings) -> Iterator[int]:
+    """Give out a descriptor of a new file, for writing until it is finished; raises what `trouble` makes."""
     try:
         fd = _unnamed(settings.state_dir)
-        try:
-            with open(fd, "wb", closefd=False) as file:
-                write(file)
-            # One that is open for writing can not be leased, and then would be copied.
-            return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(fd)
     except OSError as error:
-        kind = SpoolFullError if error.errno in _FULL else DropoffError
-        raise kind(
-            f"unable to write to the disk of {settings.state_dir}: {error.strerror or error}",
-            hint="free some space, or set DROPOFF_STATE_DIR to a directory on another disk",
-        ) from error
+        raise trouble(settings, error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def finish(fd: int) -> None:
+    """Make it a descriptor for reading: what is open for writing can not be leased, and would be copied."""
+    reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(reading, fd, inheritable=False)
+    finally:
+        os.close(reading)
+
+
+def trouble(settings: Settings, error: OSError) -> DropoffError:
+    """Return what a failure to write stands for: SpoolFullError when the disk is full."""
+    kind = SpoolFullError if error.errno in _FULL else DropoffError
+    return kind(
+        f"unable to write to the disk of {settings.state_dir}: {error.strerror or error}",
+        hint="free some space, or set DROPOFF_STATE_DIR to a directory on another disk",
+    )
 
 
 def _unnamed(state_dir: str) -> int:
@@ -61,6 +70,6 @@ def _in(directory: str) -> int:
             raise
     import tempfile  # noqa: PLC0415  # same
 
-    fd, path = tempfile.mkstemp(prefix="dropoff-new-", dir=directory)
+    fd, path = tempfile.mkstemp(prefix="dropoff-", dir=directory)
     os.unlink(path)
     return fd
