@@ -44,7 +44,7 @@ def ways(obj: Any, name: bytes, asked: Serializer | str | None, *, allow_pickle:
     A name that ends as its serializer wants stays as it is; another gets that ending.
     """
     if asked is not None:
-        return (_way(_asked(obj, asked, allow_pickle=allow_pickle), name),)
+        return (_way(_asked(obj, asked, allow_pickle=allow_pickle), obj, name),)
     fitting = [one for one in _known(allow_pickle=allow_pickle) if _takes(one, obj)]
     wanted = [one for one in fitting if _ending(name) in one.endings]
     if wanted:
@@ -53,7 +53,7 @@ def ways(obj: Any, name: bytes, asked: Serializer | str | None, *, allow_pickle:
     if by_itself:
         # What the first cannot hold exactly, a pickle may.
         last = by_itself[1:] if by_itself[-1].name == PICKLE else []
-        return tuple(_way(one, name) for one in (by_itself[0], *last[-1:]))
+        return tuple(_way(one, obj, name) for one in (by_itself[0], *last[-1:]))
     raise _no_way(obj, name, fitting)
 
 
@@ -117,13 +117,13 @@ def _takes(one: Serializer, obj: Any) -> bool:
         return False
 
 
-def _way(one: Serializer, name: bytes) -> Way:
+def _way(one: Serializer, obj: Any, name: bytes) -> Way:
     ending = _ending(name)
     if ending in one.endings or (ending and one.any_ending):
         return Way(one, name)
     if ending in PICKLE_ENDINGS or any(ending in other.endings for other in _known()):
         raise UsageError(
-            f"unable to save a {one.of or one.name} as {display(name)!r}: such a file is something else",
+            f"unable to save a {kind_of(obj)} as {display(name)!r}: such a file holds something else",
             hint=f"leave the ending out, or make it {' or '.join(one.endings)}; "
             "for a pickle allow_pickle=True, here and where it is read",
         )

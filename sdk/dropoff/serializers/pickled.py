@@ -18,6 +18,7 @@ def _read(file: IO[bytes]) -> Any:
 
 
 PICKLED = Serializer(
-    name="pickle", endings=(".pkl", ".pickle"), content_type="application/x-python-pickle", of="anything",
-    takes=lambda obj: True, write=_write, read=_read,  # noqa: ARG005  # it is asked like the others
+    name="pickle", endings=(".pkl", ".pickle"), content_type="application/x-python-pickle",
+    of="anything, with `allow_pickle=True`", takes=lambda obj: True,  # noqa: ARG005  # it is asked like the others
+    write=_write, read=_read,
 )  # fmt: skip
