@@ -12,8 +12,8 @@ import msgspec
 class Serializer(msgspec.Struct, frozen=True, kw_only=True):
     """One way to hold objects of one kind in a file.
 
-    `takes` tells whether it is for an object; `write` puts one into an open binary file, front to back, and `read`
-    makes it of such a file, also of one that somebody made to do harm. Both raise whatever they like.
+    `takes` tells whether it is for an object; `write` puts one into an open binary file, and `read` makes it of such
+    a file: also of one that somebody made to do harm. Both raise whatever they like.
     """
 
     name: str

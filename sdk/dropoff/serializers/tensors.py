@@ -37,9 +37,13 @@ def _is_tensor(obj: object) -> bool:
 
 
 def _holds_tensors(obj: Any) -> bool:
+    if "torch" not in sys.modules:  # the objects of JSON may be many
+        return False
     if type(obj) in {dict, OrderedDict}:
         return any(map(_holds_tensors, obj.values()))
-    return any(map(_holds_tensors, obj)) if type(obj) in {list, tuple} else _is_tensor(obj)
+    if type(obj) in {list, tuple}:
+        return any(map(_holds_tensors, obj))
+    return type(obj) not in _PLAIN and _is_tensor(obj)
 
 
 def _fits(obj: Any) -> bool:
