@@ -9,7 +9,7 @@ from support.daemon import DaemonProcess
 
 
 def test_a_table_of_polars_comes_back_as_one(shared: DaemonProcess) -> None:
-    """A DataFrame comes back from parquet, or from CSV where the name asks for it; what parquet has not is refused."""
+    """A DataFrame comes back from parquet, or from CSV where its name says so; what parquet has not is refused."""
     frame = pl.DataFrame({"n": [1, None], "x": [0.5, float("nan")], "t": ["a", None], "l": [[1], [2, 3]]})
     artifact = Artifact("polars", "test", settings=shared.settings)
     artifact.add(frame, "frame")
