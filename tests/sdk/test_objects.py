@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import dropoff
 from dropoff import Artifact, MissingSourceError, NotStoredError, UsageError
 from dropoff.inbox import deposits, read_deposit
 from dropoff.reading import StoredVersion, open_run
+from dropoff.serializers import Serializer
 from support.daemon import DaemonProcess
 
 FRAME = pd.DataFrame(
@@ -120,6 +122,12 @@ def test_an_object_comes_back_as_it_was(version: StoredVersion, name: str) -> No
         assert same(found, obj), found
 
 
+def test_equal_arrays_make_equal_content(version: StoredVersion) -> None:
+    """An archive of arrays says nothing of the time it was made at, so that the same arrays are the same version."""
+    with zipfile.ZipFile(version.path("arrays.npz")) as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
 def test_an_object_saved_by_a_run_has_all_that_a_file_has(shared: DaemonProcess) -> None:
     """`save_object` takes what `save_file` takes, and names an object that has no name by its type."""
     run = shared.run("o", "saver")
@@ -158,6 +166,7 @@ def test_pictures_are_for_the_eye(shared: DaemonProcess) -> None:
         with pytest.raises(UsageError, match="picture of a matplotlib Figure"):
             version.get(name)
     assert version.get("noise").size == (8, 8)
+    assert b"CreationDate" not in Path(version.path("fig.pdf")).read_bytes()
     assert logged(shared, "pictures", **pictures).version == version.version == 0
 
 
@@ -165,9 +174,12 @@ def test_files_are_read_by_their_endings(shared: DaemonProcess, tmp_path: Path) 
     """What was added as a file, or by a daemon that records no serializer, is read by what its ending stands for."""
     buffer = io.BytesIO()
     np.save(buffer, ARRAYS["nan"])
+    gif = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).save(gif, "GIF")
     files = {
         "a.npy": buffer.getvalue(), "d.json": b'{"a": [1]}', "t.TXT": b"text", "labels.csv": b"n\n7\n",
         "model.pkl": b"", "README": b"", "broken.json": b"{",
+        "other.png": gif.getvalue(),
     }  # fmt: skip
     artifact = Artifact("files", "test", settings=shared.settings)
     for name, data in files.items():
@@ -181,7 +193,7 @@ def test_files_are_read_by_their_endings(shared: DaemonProcess, tmp_path: Path) 
     assert (version.get("d"), version.get("t"), version.get("labels")["n"][0]) == ({"a": [1]}, "text", 7)
     refused = {
         "model.pkl": "nothing says how", "README": "nothing says how", "broken.json": "as json: ",
-        "raw.json": "it is a reference",
+        "raw.json": "it is a reference", "other.png": "as image-png: cannot identify",
     }  # fmt: skip
     for name, cause in refused.items():
         with pytest.raises(UsageError, match=cause):
@@ -202,6 +214,13 @@ def test_one_object_needs_no_name_and_a_name_one_object(shared: DaemonProcess, s
     artifact.add({"a": 1}, "result")
     with pytest.raises(UsageError, match="has that already"):
         artifact.add([1], "result")
+    wrote: list[object] = []
+    own = Serializer(
+        name="own", endings=(".json",), takes=lambda obj: bool(obj), write=lambda obj, _: wrote.append(obj)
+    )
+    with pytest.raises(UsageError, match="has that already"):
+        artifact.add([1], "result", serializer=own)
+    assert wrote == [], "found before anything is written"
     artifact.add([1], "result", overwrite=True)
     run = shared.run("o", "finder")
     run.log_artifact(artifact).wait(30)
@@ -270,6 +289,11 @@ def test_what_nothing_holds_is_pickled_where_both_ends_allow_it(shared: DaemonPr
     for name, thing in things.items():
         artifact.add(thing, name, allow_pickle=True)
     artifact.add([4], "named", serializer="pickle", allow_pickle=True)
+    begun = {
+        "array": np.ones(1000),
+        "object": np.array([{1}]),
+    }  # an archive, until its second array is one of objects
+    artifact.add(begun, "begun", allow_pickle=True)
     with pytest.raises(UsageError, match="needs allow_pickle=True"):
         artifact.add([4], "x", serializer="pickle")
     with pytest.raises(UsageError, match="unable to save a function as pickle"):
@@ -277,9 +301,11 @@ def test_what_nothing_holds_is_pickled_where_both_ends_allow_it(shared: DaemonPr
     run.log_artifact(artifact).wait(30)
     version = run.use_artifact("pickled")
     assert [os.fsdecode(entry.path) for entry in version.entries] == [
-        "asked.pkl", "named.pkl", "safe.json", "thing.pkl", "tuple.pkl",
+        "asked.pkl", "begun.pkl", "named.pkl", "safe.json", "thing.pkl", "tuple.pkl",
     ]  # fmt: skip
     assert {name: version.get(name, allow_pickle=True) for name in things} == things
+    assert repr(version.get("begun", allow_pickle=True)) == repr(begun)
+    assert Path(version.path("begun.pkl")).read_bytes().startswith(b"\x80")
     for name in ("thing", "tuple", "named", "asked"):
         with pytest.raises(UsageError, match="it is a pickle"):
             version.get(name)

@@ -65,10 +65,10 @@ def test_every_tensor_is_aligned() -> None:
         assert said["data_offsets"][0] % ARRAYS[name].itemsize == 0
 
 
-def damaged(**changes: Any) -> bytes:
-    """Return a file of one tensor whose header says something else."""
-    said = {"dtype": "I16", "shape": [2], "data_offsets": [0, 4]} | changes
-    header = json.dumps({"t": said}).encode()
+def damaged(*more: dict[str, Any], **changes: Any) -> bytes:
+    """Return a file of one tensor whose header says something else, or more."""
+    said = {"dtype": "I16", "shape": [2], "data_offsets": [0, 4]}
+    header = json.dumps({"t": said | changes} | {str(n): said | one for n, one in enumerate(more)}).encode()
     return struct.pack("<Q", len(header)) + header + b"\1\0\2\0"
 
 
@@ -79,6 +79,7 @@ def damaged(**changes: Any) -> bytes:
         damaged(shape=[3]), damaged(shape=[-2]), damaged(shape=[2**62, 4]), damaged(data_offsets=[4, 8]),
         damaged(data_offsets=[4, 0]), damaged(data_offsets=[0, 2**63]), damaged(dtype="F4"), damaged(dtype="object"),
         damaged(shape=[1], data_offsets=[0, 2]), damaged() + b"\0", damaged()[:-1], damaged(dtype="BF16"),
+        damaged({"data_offsets": [0, 4]}), damaged({"shape": [1], "data_offsets": [2, 4]}),
     ],
 )  # fmt: skip
 def test_a_header_that_lies_is_refused(data: bytes) -> None:
