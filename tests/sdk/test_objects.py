@@ -215,9 +215,7 @@ def test_one_object_needs_no_name_and_a_name_one_object(shared: DaemonProcess, s
     with pytest.raises(UsageError, match="has that already"):
         artifact.add([1], "result")
     wrote: list[object] = []
-    own = Serializer(
-        name="own", endings=(".json",), takes=lambda obj: bool(obj), write=lambda obj, _: wrote.append(obj)
-    )
+    own = Serializer(name="own", endings=(".json",), takes=bool, write=lambda obj, _: wrote.append(obj))
     with pytest.raises(UsageError, match="has that already"):
         artifact.add([1], "result", serializer=own)
     assert wrote == [], "found before anything is written"

@@ -1,7 +1,7 @@
 """NumPy: an array is a .npy file, a dict of arrays a .npz.
 
 Only arrays as such: what a subclass adds (a mask, names of fields) would be lost. Object arrays are pickles in
-disguise, so neither written nor read. An archive has one fixed date, so that equal arrays make equal content.
+disguise, so neither written nor read. `zipfile` gives what is written so one fixed date: equal arrays, equal content.
 """
 
 import zipfile
@@ -42,7 +42,7 @@ def _write_arrays(obj: dict[str, Any], file: IO[bytes]) -> None:
         for key, array in obj.items():
             if "\0" in key:
                 raise ValueError(f"{key!r} has a NUL in it, and no file can have that name")
-            with archive.open(zipfile.ZipInfo(key + _MEMBER), "w", force_zip64=True) as member:
+            with archive.open(key + _MEMBER, "w", force_zip64=True) as member:
                 _write_array(array, member)
 
 

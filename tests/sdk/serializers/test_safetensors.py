@@ -80,6 +80,7 @@ def damaged(*more: dict[str, Any], **changes: Any) -> bytes:
         damaged(data_offsets=[4, 0]), damaged(data_offsets=[0, 2**63]), damaged(dtype="F4"), damaged(dtype="object"),
         damaged(shape=[1], data_offsets=[0, 2]), damaged() + b"\0", damaged()[:-1], damaged(dtype="BF16"),
         damaged({"data_offsets": [0, 4]}), damaged({"shape": [1], "data_offsets": [2, 4]}),
+        damaged({"shape": [1], "data_offsets": [2, 4]}, shape=[0], data_offsets=[0, 0]),
     ],
 )  # fmt: skip
 def test_a_header_that_lies_is_refused(data: bytes) -> None:
