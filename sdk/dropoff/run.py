@@ -302,10 +302,10 @@ class Run:
         whole = os.path.abspath(raw)
         opened = arguments.opened(raw, kind)
         try:
+            own = name if name is not None else _name(raw, whole, preserve_path=preserve_path)
             return self._give(
-                kind, opened, check_name(name if name is not None else _name(raw, whole, preserve_path=preserve_path)),
-                category, source=whole, content_type=content_type, prefix=prefix, description=description, tags=tags,
-                metadata=metadata, priority=priority, keep=keep,
+                kind, opened, check_name(own), category, source=whole, content_type=content_type, prefix=prefix,
+                description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
             )  # fmt: skip
         finally:
             os.close(opened)
