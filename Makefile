@@ -2,13 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench soak lock clean
+# Too large for every run of the tests; each brings libraries of its own.
+FRAMEWORKS := plotly==7.1.0 polars==2.1.0 torch==2.13.0
+
+.PHONY: demo test frameworks check bench soak lock clean
 
 demo: .venv/ready  ## run the main job: train, kill the daemon, lose nothing
 	@$(BIN)/dropoff demo
 
 test: .venv/ready check  ## pass the tests
 	$(BIN)/pytest
+
+frameworks: .venv/ready  ## try the objects of plotly, polars and torch, which `make test` leaves out; installs 1 GB
+	$(BIN)/pip install --quiet --disable-pip-version-check $(FRAMEWORKS)
+	$(BIN)/pytest tests/sdk/frameworks
 
 check: .venv/ready
 	$(BIN)/ruff check

@@ -229,7 +229,7 @@ def _version_report(one: VersionId, manifest: Manifest, unrecorded: str) -> Vers
 def _entry_report(path: bytes, entry: Entry) -> EntryReport:
     return EntryReport(
         path=path, size_bytes=entry.size, sha256=entry.sha256, mode=entry.mode, mtime=entry.mtime,
-        content_type=entry.content_type,
+        content_type=entry.content_type, serializer=entry.serializer,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from dropoff.settings import Settings
 from dropoff.version import VERSION
 
 if TYPE_CHECKING:
+    from dropoff import serializers
     from dropoff.finding import find_files, find_runs, find_versions, projects
     from dropoff.reading import open_run, open_version
 
@@ -68,6 +69,7 @@ __all__ = [
     "open_run",
     "open_version",
     "projects",
+    "serializers",
     "wait",
 ]
 
@@ -84,4 +86,8 @@ def __getattr__(name: str) -> Any:
         from dropoff import finding  # noqa: PLC0415
 
         return getattr(finding, name)
+    if name == "serializers":
+        import dropoff.serializers  # noqa: PLC0415  # `from dropoff import` would ask here again
+
+        return dropoff.serializers
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropoff import arguments
@@ -33,7 +33,11 @@ from dropoff.messages import (
     decode_request,
 )
 from dropoff.names import check_name, display
+from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load
+
+if TYPE_CHECKING:
+    from dropoff.serializers import Serializer
 
 REFERENCE_SCHEMES = ("http", "https", "s3", "gs", "az", "file")
 _NUMBER = re.compile(r"v\d+")
@@ -111,6 +115,31 @@ class Artifact:
             self._add(Kind.DIRECTORY, arguments.path(local_path), path, position, overwrite=overwrite)
             self._has_directories = True
 
+    def add(
+        self,
+        obj: Any,
+        name: str | bytes,
+        *,
+        overwrite: bool = False,
+        serializer: "Serializer | str | None" = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        """Add an object as it is now; `StoredVersion.get` returns it.
+
+        Its kind decides how it is written, and the ending of `name` where there is a choice; a name without an ending
+        gets one, and `get` finds it without, too. Raises UsageError for what nothing holds exactly; with
+        `allow_pickle` that is pickled.
+        """
+        from dropoff.objects import write  # noqa: PLC0415  # most of what is added are files
+        from dropoff.serializers.choosing import ways  # noqa: PLC0415  # same
+
+        found = ways(obj, check_name(name), serializer, allow_pickle=allow_pickle)
+        with self._lock:
+            self._claim(found[0].name, overwrite=overwrite)
+        with scratch(self.settings) as fd:
+            way = write(self.settings, obj, found, fd)
+            self._add_made(fd, way.name, overwrite=overwrite, serializer=way.serializer)
+
     @contextlib.contextmanager
     def new_file(
         self, name: str | bytes, mode: str = "w", encoding: str | None = None, *, overwrite: bool = False
@@ -121,13 +150,10 @@ class Artifact:
             raise UsageError(f"unable to make a new file with mode {mode!r}", hint="use 'w' for text, 'wb' for bytes")
         with self._lock:
             self._claim(path, overwrite=overwrite)
-        import tempfile  # noqa: PLC0415  # 6 ms of every import of the SDK
-
-        with tempfile.TemporaryDirectory(prefix="dropoff-new-") as directory:
-            made = os.path.join(directory, "file")
-            with open(made, mode, encoding=encoding) as file:
+        with scratch(self.settings) as fd:
+            with open(fd, mode, encoding=encoding, closefd=False) as file:
                 yield file
-            self.add_file(made, path, overwrite=overwrite)
+            self._add_made(fd, path, overwrite=overwrite)
 
     def add_reference(self, uri: str, name: str | bytes | None = None, *, overwrite: bool = False) -> None:
         """Record that something lies at `uri`; it is neither fetched nor stored.
@@ -209,23 +235,38 @@ class Artifact:
                 hint="give another name=, overwrite=True, or remove it first",
             )
 
+    def _add_made(self, fd: int, name: bytes, *, overwrite: bool, serializer: "Serializer | None" = None) -> None:
+        """Add a scratch file."""
+        finish(fd)
+        with self._step() as position:
+            self._claim(name, overwrite=overwrite)
+            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
+            self._hand_over.give(_addition(Kind.FILE, name, b"", part, serializer), fd)
+            self._names.add(name)
+
     def _add(self, kind: Kind, raw: bytes, name: bytes, position: int, *, overwrite: bool) -> None:
         source = arguments.opened(raw, kind)
         try:
-            save = Save(
-                job=new_job_id(),
-                run=_NO_RUN,
-                kind=kind,
-                name=name,
-                category=Category.OUTPUT,
-                source=os.path.abspath(raw),
-                created_at=time.time(),
-                format=SAVE_FORMAT,
-                part=Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite),
-            )
-            self.skipped += self._hand_over.give(save, source)
+            part = Part(draft=self._draft, artifact=self.name, position=position, overwrite=overwrite)
+            self.skipped += self._hand_over.give(_addition(kind, name, os.path.abspath(raw), part), source)
         finally:
             os.close(source)
+
+
+def _addition(kind: Kind, name: bytes, source: bytes, part: Part, serializer: "Serializer | None" = None) -> Save:
+    return Save(
+        job=new_job_id(),
+        run=_NO_RUN,
+        kind=kind,
+        name=name,
+        category=Category.OUTPUT,
+        source=source,
+        created_at=time.time(),
+        format=SAVE_FORMAT,
+        content_type=(serializer and serializer.content_type) or None,
+        part=part,
+        serializer=serializer.name if serializer else "",
+    )
 
 
 _shared_by: dict[tuple[str, str, bool], HandOver] = {}

@@ -191,6 +191,7 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):
     keep: Keep = Keep.ALL
     part: Part | None = None
     version: Version | None = None
+    serializer: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -681,6 +682,7 @@ class EntryReport(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     mtime: str = ""
     content_type: str = ""
+    serializer: str = ""
     uri: str = ""
     etag: str = ""
 

@@ -165,8 +165,7 @@ class _Holding:
         """Its files and references, by name."""
         return tuple(self._entries())
 
-    def _entries(self) -> Iterator[EntryReport]:
-        after = b""
+    def _entries(self, after: bytes = b"") -> Iterator[EntryReport]:
         while True:
             page = ask(self._settings, Entries(of=self._id, after=after, limit=_PAGE), EntryList)
             yield from page.entries
@@ -230,6 +229,13 @@ class _Holding:
         """
         return ask(self._settings, Verify(of=self._id, read_data=read_data), Verified)
 
+    def _object(self, name: str | bytes | None, *, allow_pickle: bool) -> Any:
+        from dropoff.objects import find, reader  # noqa: PLC0415  # most of what is read are files
+
+        entry = find(self._entries, name)
+        read = reader(entry, allow_pickle=allow_pickle)
+        return read(self.path(entry.path))
+
 
 class StoredVersion(_Holding):
     """A version of an artifact. Made by `Run.use_artifact` and `open_version`."""
@@ -258,6 +264,14 @@ class StoredVersion(_Holding):
 
     def __repr__(self) -> str:
         return f"<StoredVersion {self.project}/{self.name}:v{self.version} ({self.type})>"
+
+    def get(self, name: str | bytes | None = None, *, allow_pickle: bool = False) -> Any:
+        """Return the object that was added under `name`, with or without its ending; without a name, the only one.
+
+        It is made by what wrote it; of a file that was added as such, by what its ending stands for. Nothing that is
+        read is run, but for a pickle with `allow_pickle`. Raises UsageError for what is no object.
+        """
+        return self._object(name, allow_pickle=allow_pickle)
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -309,6 +323,14 @@ class StoredFile(_Holding):
         place = super().get_local_copy()
         # Not the name, which is for people: that of the file need not be text.
         return os.path.join(place, os.fsdecode(self.entries[0].path)) if self.kind is Kind.FILE else place
+
+    def get(self, *, allow_pickle: bool = False) -> Any:
+        """Return the object that was saved; as for a version's `get`."""
+        if self.kind is not Kind.FILE:
+            raise UsageError(
+                f"unable to get {self!r}: it is a directory", hint="take a local copy, or open its files"
+            )
+        return self._object(None, allow_pickle=allow_pickle)
 
 
 class _Streamed(io.RawIOBase):

@@ -17,7 +17,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One file: its name, where its bytes are, and what they are.
 
     `offset` is set for a file inside a pack: its bytes are `size` bytes of the object `key` from there.
-    `path_base64` is set where the name is not UTF-8; `path` is then only for people.
+    `path_base64` is set where the name is not UTF-8; `path` is then only for people. `serializer` is set for an
+    object: what it was written by.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str
     mtime: str
     content_type: str = ""
+    serializer: str = ""
     crc64nvme: str = ""
     offset: int | None = None
     path_base64: str | None = None

@@ -30,10 +30,12 @@ from dropoff.messages import (
     decode_request,
 )
 from dropoff.names import check_name, display
+from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load, store_url
 
 if TYPE_CHECKING:
     from dropoff.reading import StoredVersion
+    from dropoff.serializers import Serializer
 
 _runs = msgspec.msgpack.Decoder(RunInfo)
 
@@ -125,6 +127,41 @@ class Run:
             Kind.FILE, path, category, preserve_path=preserve_path, name=name, content_type=content_type,
             prefix=prefix, description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
         )  # fmt: skip
+
+    def save_object(
+        self,
+        obj: Any,
+        category: Category | str = Category.OUTPUT,
+        name: str | bytes | None = None,
+        *,
+        prefix: str = "",
+        description: str = "",
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        keep: Keep | str = Keep.ALL,
+        serializer: "Serializer | str | None" = None,
+        allow_pickle: bool = False,
+    ) -> Delivery:
+        """Save an object as it is now; `StoredFile.get` returns it. Other arguments and errors as for `save_file`.
+
+        Its kind decides how it is written, and the ending of `name` where there is a choice; a name without an ending
+        gets one, and an object without a name that of its type. Raises UsageError for what nothing holds exactly;
+        with `allow_pickle` that is pickled.
+        """
+        from dropoff.objects import write  # noqa: PLC0415  # most of what is saved are files
+        from dropoff.serializers.choosing import ways  # noqa: PLC0415  # same
+
+        raw = check_name(type(obj).__name__.lower() if name is None else name)
+        found = ways(obj, raw, serializer, allow_pickle=allow_pickle)
+        with scratch(self._settings) as fd:
+            way = write(self._settings, obj, found, fd)
+            finish(fd)
+            return self._give(
+                Kind.FILE, fd, way.name, category, source=b"", content_type=way.serializer.content_type or None,
+                prefix=prefix, description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
+                serializer=way.serializer.name,
+            )  # fmt: skip
 
     def save_directory(
         self,
@@ -263,28 +300,52 @@ class Run:
     ) -> Delivery:
         raw = arguments.path(path)
         whole = os.path.abspath(raw)
-        source = arguments.opened(raw, kind)
+        opened = arguments.opened(raw, kind)
         try:
-            save = Save(
-                job=new_job_id(),
-                run=self.info,
-                kind=kind,
-                name=check_name(name if name is not None else _name(raw, whole, preserve_path=preserve_path)),
-                category=arguments.choice(Category, category, "category"),
-                source=whole,
-                created_at=time.time(),
-                content_type=content_type,
-                prefix=_prefix(prefix),
-                description=description,
-                tags=arguments.tags(tags),
-                metadata=arguments.plain(metadata),
-                priority=arguments.priority(priority),
-                keep=arguments.choice(Keep, keep, "keep"),
-            )
-            arguments.check_sound(save, decode_request)
-            skipped = self._hand_over.give(save, source)
+            own = name if name is not None else _name(raw, whole, preserve_path=preserve_path)
+            return self._give(
+                kind, opened, check_name(own), category, source=whole, content_type=content_type, prefix=prefix,
+                description=description, tags=tags, metadata=metadata, priority=priority, keep=keep,
+            )  # fmt: skip
         finally:
-            os.close(source)
+            os.close(opened)
+
+    def _give(
+        self,
+        kind: Kind,
+        opened: int,
+        name: bytes,
+        category: Category | str,
+        *,
+        source: bytes,
+        content_type: str | None,
+        prefix: str,
+        description: str,
+        tags: Iterable[str],
+        metadata: Mapping[str, Any] | None,
+        priority: int,
+        keep: Keep | str,
+        serializer: str = "",
+    ) -> Delivery:
+        save = Save(
+            job=new_job_id(),
+            run=self.info,
+            kind=kind,
+            name=name,
+            category=arguments.choice(Category, category, "category"),
+            source=source,
+            created_at=time.time(),
+            content_type=content_type,
+            prefix=_prefix(prefix),
+            description=description,
+            tags=arguments.tags(tags),
+            metadata=arguments.plain(metadata),
+            priority=arguments.priority(priority),
+            keep=arguments.choice(Keep, keep, "keep"),
+            serializer=serializer,
+        )
+        arguments.check_sound(save, decode_request)
+        skipped = self._hand_over.give(save, opened)
         return Delivery(self._settings, save.job, skipped)
 
 

@@ -1,13 +1,16 @@
 """A store of somebody who means harm: nothing outside the goal is touched, nothing is run, nothing is endless."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dropoff.errors import DamagedError, DropoffError, UsageError
@@ -167,6 +170,37 @@ def test_nothing_is_unpickled(daemon: DaemonProcess, home: Path, tmp_path: Path)
     with version.open("model.pkl", "rb") as file:
         assert file.read() == data
     assert not Path(Trap.mark).exists()
+
+
+def test_no_object_runs_what_it_was_made_of(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Pickles in every guise that a store can give them are refused by `get`, and only said so twice is one run."""
+    Trap.mark = str(tmp_path / "mark")
+    data, header = pickle.dumps(Trap()), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.npy", header.getvalue() + data)
+    guises = {
+        "a.npy": ("", data), "b.npy": ("npy", header.getvalue() + data), "c.npz": ("", archive.getvalue()),
+        "d.npz": ("npz", data), "e.pt": ("torch", data), "f.pkl": ("", data), "g.json": ("json", data),
+        "h.parquet": ("pandas-parquet", data), "i.png": ("image-png", data), "j": ("os.system", data),
+        "k.safetensors": ("numpy-safetensors", data), "l.arrow": ("arrow", data), "m": ("\x1b[2J", data),
+    }  # fmt: skip
+    entries = [
+        entry(name, content, key=f"project/files/{name}", serializer=said) for name, (said, content) in guises.items()
+    ]
+    version = planted(daemon, [*entries, entry("trap", data, key="project/files/f.pkl", serializer="pickle")])
+    for name, (_, content) in guises.items():
+        (daemon.store / "project/files" / name).write_bytes(content)
+        for allowed in (False, True):
+            with pytest.raises(UsageError, match="unable to") as raised:
+                version.get(name, allow_pickle=allowed)
+            assert "\x1b" not in str(raised.value)
+    with pytest.raises(UsageError, match="it is a pickle"):
+        version.get("trap")
+    assert not Path(Trap.mark).exists()
+    version.get("trap", allow_pickle=True)
+    assert Path(Trap.mark).exists()
 
 
 def test_no_file_comes_with_more_rights_than_its_reader_gives(daemon: DaemonProcess, home: Path) -> None:

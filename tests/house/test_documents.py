@@ -7,6 +7,9 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import msgspec
 
 from dropoff.messages import JobState
+from dropoff.serializers.choosing import BUILT_IN
+from dropoff.serializers.pickled import PICKLED
+from dropoff.serializers.serializer import Serializer
 from dropoff.settings import Settings
 from dropoffd.errors import Exit
 
@@ -42,6 +45,19 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def test_every_serializer_has_a_row_with_its_endings() -> None:
+    """The README's table of serializers is the one in the code, row for row."""
+    lines = README.split("<!-- serializers -->")[1].strip().splitlines()[2:]
+    said = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    assert said == [(one.of, endings(one), f"`{one.name}`") for one in (*BUILT_IN, PICKLED)]
+
+
+def endings(one: Serializer) -> str:
+    """Return the endings of a serializer's names as the README has them."""
+    shown = ", ".join(f"`{ending}`" for ending in one.endings)
+    return shown + ", on request" * one.on_request + ", or any" * one.any_ending
 
 
 def test_every_exit_code_is_documented() -> None:

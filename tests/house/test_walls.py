@@ -35,6 +35,10 @@ DOORS = {
     "ctypes": {"filesystem.py", "writeback.py", "capture/idle.py"},
     "subprocess": {"cli/demo.py"},
 }
+# What users may ask for on both ends; nobody loads it who did not.
+UNPICKLES = SDK / "serializers" / "pickled.py"
+# Where the user's own libraries are imported, by name.
+BY_NAME = SDK / "serializers" / "libraries.py"
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "joblib", "requests", "urllib3"}
 
 
@@ -50,6 +54,14 @@ def imports(path: Path) -> Iterator[str]:
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def calls(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a file calls by one name or as an attribute, and the first argument if that is text."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            said = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            yield ast.unparse(node.func).rpartition(".")[2], str(said)
 
 
 def room(path: Path) -> str:
@@ -89,9 +101,27 @@ def test_each_library_has_one_door() -> None:
 
 
 def test_nothing_that_runs_what_it_reads_is_imported() -> None:
-    """No module can unpickle or otherwise execute what it reads."""
+    """No module can unpickle or otherwise execute what it reads, but the one that users have to ask for."""
     for path in (*modules(SDK), *modules(DAEMON)):
-        assert FORBIDDEN.isdisjoint(name.split(".")[0] for name in imports(path)), path
+        named = {said for called, said in calls(path) if called in {"library", "import_module", "__import__"}}
+        found = {name.split(".")[0] for name in (*imports(path), *named)} & FORBIDDEN
+        assert found == ({"pickle"} if path == UNPICKLES else set()), path
+
+
+def test_modules_are_imported_by_name_in_one_place() -> None:
+    """What the walls cannot see, an import by a name that is computed, is made in one module."""
+    dynamic = {"import_module", "__import__", "exec", "eval"}
+    found = {path for path in (*modules(SDK), *modules(DAEMON)) if dynamic & {called for called, _ in calls(path)}}
+    assert found == {BY_NAME}
+
+
+def test_only_the_choice_of_serializers_knows_the_one_that_unpickles() -> None:
+    """The module that can unpickle is imported by one other, and there not before somebody asks."""
+    found = {path for path in modules(SDK) if any("pickled" in name.split(".") for name in imports(path))}
+    assert {path.name for path in found} == {"choosing.py"}
+    tree = ast.parse((UNPICKLES.parent / "choosing.py").read_text())
+    at_once = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert "dropoff.serializers.pickled" not in at_once
 
 
 def test_every_module_tells_its_story() -> None:

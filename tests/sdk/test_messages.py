@@ -80,6 +80,20 @@ def test_a_newer_ones_fields_are_ignored() -> None:
     assert messages.decode_request(raw) == messages.Show("x")
 
 
+@given(struct(messages.Save))
+def test_an_older_daemon_takes_an_object(save: messages.Save) -> None:
+    """To a daemon that knows no serializers an object is a file, with its name and content type; so is its entry."""
+    known = [field for field in msgspec.structs.fields(messages.Save) if field.name != "serializer"]
+    older = msgspec.defstruct("Save", [(field.name, field.type) for field in known], tag="save", kw_only=True)
+    found = msgspec.msgpack.decode(messages.encode(save), type=older)
+    assert {name: getattr(found, name) for name in older.__struct_fields__} == {
+        field.name: getattr(save, field.name) for field in known
+    }
+    entry = Entry(path="a.npy", key="k", size=0, sha256="", mode="0644", mtime="")
+    assert b"serializer" not in records.encode(entry)
+    assert records.encode(msgspec.structs.replace(entry, serializer="npy")) != records.encode(entry)
+
+
 @given(struct(Record), struct(RunRecord))
 def test_records_come_back(record: Record, run: RunRecord) -> None:
     """A record or a run's own record is read from the store as it was written."""

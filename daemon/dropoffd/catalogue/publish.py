@@ -99,6 +99,7 @@ def entry(save: Save, held: Held, key: str, offset: int | None) -> Entry:
         mode=f"{content.mode:04o}",
         mtime=moment(content.mtime_ns / 1e9),
         content_type=save.content_type or mimetypes.guess_type(os.path.basename(path))[0] or "",
+        serializer=save.serializer,
     )
 
 

@@ -327,14 +327,15 @@ def _refusal(save: Save, error: Exception) -> Refused:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Refused(
             Code.SPOOL_FULL,
-            f"unable to take {display(save.source)} into custody: {error.strerror}",
+            f"unable to take {display(save.source or save.name)} into custody: {error.strerror}",
             "free space (or inodes, or quota) on the disk of the state directory",
         )
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
-        return Refused(Code.STOPPING, f"unable to take {display(save.source)} now: {error.strerror}")
+        return Refused(Code.STOPPING, f"unable to take {display(save.source or save.name)} now: {error.strerror}")
     what = "directory" if save.kind is Kind.DIRECTORY else "file"
     return Refused(
         Code.UNREADABLE,
-        f"unable to capture {display(save.source)}: {error.strerror if isinstance(error, OSError) else error}",
+        f"unable to capture {display(save.source or save.name)}: "
+        f"{error.strerror if isinstance(error, OSError) else error}",
         f"check that the daemon's user may read the {what} and that the spool's disk works",
     )
