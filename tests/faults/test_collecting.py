@@ -44,7 +44,7 @@ class Writer(threading.Thread):
         while not self._over.is_set():
             for path in self._chance.choices(self._paths, k=AT_ONCE):
                 self._run.save_file(path)
-            # Always a new name: what is known from an earlier version is protected for the grace, which is short here.
+            # Always a new name: what an earlier version tells is protected for the grace alone, which is short here.
             self._run.log_artifact(path, f"{self._run.name}-{self.saved}", "dataset")
             assert not self._run.flush(60).pending
             self.saved += AT_ONCE

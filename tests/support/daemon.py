@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +125,11 @@ class DaemonProcess:
 
 
 MakeDaemon = Callable[..., DaemonProcess]
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Return when `holds` does, which nobody tells by itself; fail if it does not in time."""
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, "it did not come to be"
+        time.sleep(0.02)

@@ -21,6 +21,7 @@ _READ_AT_ONCE = 16
 # Larger ones one by one, so that memory stays bounded.
 _LARGE_BYTES = 4 << 20
 _COMMIT_EVERY = 500
+_KEPT = frozenset({Holds.RUN, Holds.RECORD, Holds.MANIFEST, Holds.ALIAS})
 
 _Read = tuple[Stat, Row | None, str]
 
@@ -36,7 +37,7 @@ async def follow(store: Store, database: Database, project: str) -> None:
 
 
 async def _follow(store: Store, database: Database, prefix: str) -> None:
-    there = {stat.key: stat async for stat in store.list(prefix) if keys.holds(stat.key)}
+    there = {stat.key: stat async for stat in store.list(prefix) if keys.holds(stat.key) in _KEPT}
     known = await database.run(partial(_known, prefix=prefix))
     gone = known.keys() - there.keys()
     if gone:
