@@ -290,6 +290,10 @@ class FaultyStore:
         """Stat, or fail as scripted."""
         return await self._do("stat", lambda: self.inner.stat(key))
 
+    async def head(self, key: str) -> Stat:
+        """Head, or fail as scripted."""
+        return await self._do("head", lambda: self.inner.head(key))
+
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """List."""
         return self.inner.list(prefix)
