@@ -305,7 +305,7 @@ def _open(path: str) -> int:
 def _known_sha256(fd: int) -> str:
     try:
         return os.getxattr(fd, _SHA256).decode()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
