@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,9 @@ import pytest
 import dropoff
 from support import oracle
 from support.daemon import DaemonProcess
+from support.fault_server.calls import Operation
+from support.fault_server.faults import Silence, Stage
+from support.fault_server.server import FaultServer
 from support.servers.address import Address
 from support.servers.client import client
 from support.servers.fixtures import StartServer
@@ -82,3 +88,42 @@ def test_a_project_comes_back_from_a_bucket_as_it_was(
     assert oracle.contents(tmp_path / "back") == oracle.contents(origin.store)
     assert not list((origin.root / "cache" / "copying").glob("*"))
     assert client(bucket).list_multipart_uploads(Bucket=bucket.bucket).get("Uploads", []) == []
+
+
+def test_a_copy_that_was_killed_goes_on(
+    origin: DaemonProcess, fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After SIGKILL what is visible lacks nothing, and the next copy sends what the store has not confirmed."""
+    for name, value in environment(fault_server.address).items():
+        monkeypatch.setenv(name, value)
+    there, staged = url(fault_server.address, "copy"), origin.root / "cache" / "copying"
+    key = next(key for key in objects(origin.store) if key.endswith("/large.bin"))
+    fault_server.inject(Operation.PART, Silence(Stage.RECEIVED), key=f"copy/{key}", part=3)
+    command = [sys.executable, "-m", "dropoffd", "export", there, "--project", "project"]
+    first = subprocess.Popen(command, env=origin._whole_environment(), stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    fault_server.journal.wait(lambda: len(fault_server.journal.requests(Operation.PART, key=f"copy/{key}")) == 3)
+    # The upload, and two of its parts.
+    while not any(len(path.read_bytes().splitlines()) == 3 for path in staged.glob("*.upload")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    half = downloaded(fault_server, tmp_path / "half")
+    oracle.contents(half)
+    assert set(objects(half)) < set(objects(origin.store))
+    fault_server.journal.clear()
+    copied(origin, "export", there, "--project", "project")
+    assert objects(downloaded(fault_server, tmp_path / "whole")) == objects(origin.store)
+    sent = [seen.call.part for seen in fault_server.journal.requests(Operation.PART, key=f"copy/{key}")]
+    assert (sent, fault_server.uploads, list(staged.glob("*"))) == ([3], [], [])
+
+
+def downloaded(server: FaultServer, directory: Path) -> Path:
+    """Write what a server has below `copy/` into a directory."""
+    for key in server.objects:
+        if key.startswith("copy/"):
+            path = directory / key.removeprefix("copy/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(server.content(key))
+    return directory

@@ -5,6 +5,7 @@ on where it was after an interruption, on both sides, and what is sent is what w
 while one is fetched, the other is sent.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -94,7 +95,7 @@ class Contents:
             found = await self._target.stat(one.key)
             if one.is_in(found):
                 self._tally.objects_present += 1
-                await self._tidy(one.key, found.sha256, found.size_bytes)
+                await self._tidy(one.key, found.size_bytes)
                 return
             mode = Overwrite()  # somebody damaged it: the key says what belongs there
         except NotFoundError:
@@ -104,12 +105,12 @@ class Contents:
         async with self._large if wanted.size_bytes > PIECE_BYTES else self._small:
             digest = await self._stage(wanted)
             await self._send(wanted, digest, mode)
-        await self._tidy(wanted.key, wanted.sha256, wanted.size_bytes)
+        await self._tidy(wanted.key, wanted.size_bytes)
         self._tally.copied(wanted.size_bytes)
 
-    async def _tidy(self, key: str, sha256: str, size: int) -> None:
+    async def _tidy(self, key: str, size: int) -> None:
         """Remove what lies here of a content that the target has, also if a crash came between."""
-        self._incoming.discard(_name(sha256))
+        self._incoming.discard(_name(key))
         if size > self._target.limits.single_max_bytes:
             await self._notes.forget_upload(upload_number(self._target.url, key), _ORDINAL)
 
@@ -147,7 +148,7 @@ class Contents:
 
     def _is_staged(self, wanted: Wanted) -> bool:
         try:
-            return os.stat(_name(wanted.sha256), dir_fd=self._incoming.fd).st_size == wanted.size_bytes
+            return os.stat(_name(wanted.key), dir_fd=self._incoming.fd).st_size == wanted.size_bytes
         except FileNotFoundError:
             return False
 
@@ -164,7 +165,7 @@ class Contents:
         directory = self._incoming.fd
 
         def land(_: Wanted, name: str) -> None:
-            os.rename(name, _name(wanted.sha256), src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(name, _name(wanted.key), src_dir_fd=directory, dst_dir_fd=directory)
 
         await self._fetcher.fetch(self._source, [wanted], self._incoming, land, self._tally.fetched)
 
@@ -173,7 +174,7 @@ class Contents:
         return digest
 
     def _open(self, wanted: Wanted) -> Holding:
-        fd = os.open(_name(wanted.sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._incoming.fd)
+        fd = os.open(_name(wanted.key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._incoming.fd)
         return Holding(fd, _content(wanted), None)
 
     async def _send(self, wanted: Wanted, digest: Digest, mode: Mode) -> None:
@@ -230,8 +231,9 @@ class _Body:
         """Let any number of bytes go: limits are for wrappers of the store."""
 
 
-def _name(sha256: str) -> str:
-    return f"{sha256}.whole"
+def _name(key: str) -> str:
+    # Not by its digest: the same content may be on its way to several keys.
+    return f"{hashlib.sha256(key.encode()).hexdigest()}.whole"
 
 
 def _content(wanted: Wanted) -> Content:
