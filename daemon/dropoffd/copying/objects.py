@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from dropoff.errors import DamagedError, DropoffError
 from dropoffd.catalogue.belongings import Kind, kind_of
 from dropoffd.catalogue.publish import create
-from dropoffd.catalogue.reading import MANIFEST_MAX_BYTES, read_bytes
-from dropoffd.stores.base import AlreadyExistsError, CorruptError, NotFoundError, RefusedError, Store
+from dropoffd.fetch.plan import Wanted
+from dropoffd.fetch.verify import sha256_of
+from dropoffd.stores.base import AlreadyExistsError, CorruptError, NotFoundError, RefusedError, Stat, Store
 
 # A store of somebody who means harm may list for ever.
 _LISTED_MOST = 5_000_000
@@ -28,11 +29,7 @@ async def has_same(source: Store, target: Store, key: str) -> bool:
     except NotFoundError:
         return False
     ours = await source.head(key)
-    if theirs.sha256 and ours.sha256:
-        same = theirs.sha256 == ours.sha256
-    else:
-        same = theirs.size_bytes == ours.size_bytes and await _all(source, key) == await _all(target, key)
-    if not same:
+    if theirs.size_bytes != ours.size_bytes or await _sha256(target, theirs) != await _sha256(source, ours):
         raise _conflict(target, key)
     return True
 
@@ -42,24 +39,22 @@ async def make(target: Store, key: str, data: bytes) -> None:
     try:
         await create(target, key, data)
     except AlreadyExistsError:
-        found = await target.stat(key)
-        sha256 = found.sha256 or hashlib.sha256(await _all(target, key)).hexdigest()
-        if sha256 != hashlib.sha256(data).hexdigest():
+        if await _sha256(target, await target.stat(key)) != hashlib.sha256(data).hexdigest():
             raise _conflict(target, key) from None
 
 
-async def listed(store: Store, prefix: str) -> AsyncIterator[tuple[Kind | None, str]]:
-    """Yield what lies below the prefix of a run or an artifact, and its key, in the order of keys."""
+async def listed(store: Store, prefix: str) -> AsyncIterator[tuple[Kind | None, Stat]]:
+    """Yield what lies below the prefix of a run or an artifact, in the order of keys."""
     count = 0
     async for stat in store.list(prefix):
         count += 1
         if count > _LISTED_MOST:
             raise CorruptError(f"unable to use {prefix}: more than {_LISTED_MOST} objects are said to lie there")
-        yield kind_of(prefix, stat.key), stat.key
+        yield kind_of(prefix, stat.key), stat
 
 
-async def _all(store: Store, key: str) -> bytes:
-    return await read_bytes(store, key, MANIFEST_MAX_BYTES)
+async def _sha256(store: Store, found: Stat) -> str:
+    return found.sha256 or await sha256_of(store, Wanted(sha256="", size_bytes=found.size_bytes, key=found.key))
 
 
 def misplaced(key: str) -> CorruptError:

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import AsyncIterator
 
+import anyio
+
 from dropoff.messages import Role
 from dropoff.records import RunRecord, decode_record, decode_run
 from dropoffd.catalogue import keys
@@ -13,7 +15,7 @@ from dropoffd.copying.links import Links
 from dropoffd.copying.objects import DAMAGE, ConflictError, has_same, listed, make, misplaced
 from dropoffd.copying.several import several
 from dropoffd.copying.tally import Tally
-from dropoffd.stores.base import Bytes, NotFoundError, PreconditionFailedError, Replace, Store, ignore_progress
+from dropoffd.stores.base import Bytes, NotFoundError, PreconditionFailedError, Replace, Stat, Store, ignore_progress
 
 _AT_ONCE = 16
 
@@ -30,6 +32,7 @@ class Runs:
         self._contents = contents
         self._links = links
         self._tally = tally
+        self._large = anyio.Lock()
 
     async def bring(self, prefix: str) -> bool:
         """Bring a run but for its links; False if it was left out, which is noted then."""
@@ -71,32 +74,38 @@ class Runs:
         else:
             self._tally.runs += 1
 
-    async def _records(self, prefix: str) -> AsyncIterator[str]:
-        async for kind, key in listed(self._source, prefix):
+    async def _records(self, prefix: str) -> AsyncIterator[Stat]:
+        async for kind, stat in listed(self._source, prefix):
             self._tally.unknown += kind is None
             if kind is Kind.RECORD:
-                yield key
+                yield stat
 
-    async def _bring_record(self, key: str) -> None:
+    async def _bring_record(self, stat: Stat) -> None:
+        key = stat.key
         try:
             if await has_same(self._source, self._target, key):
                 self._tally.present += 1
-                return
-            data = await read_bytes(self._source, key, RECORD_MAX_BYTES)
-            record = read(data, decode_record, key)
-            if f"{keys.records_prefix(record.project, record.run)}{record.job}.json" != key:
-                raise misplaced(key)
-            check_entries(record.entries, key)
-            await self._contents.bring(holders(self._project, record.entries, key))
-            await make(self._target, key, data)
+            elif stat.size_bytes <= SMALL_MAX_BYTES:
+                await self._bring_missing(key, SMALL_MAX_BYTES)
+            else:  # one at a time: what it says of a million files is in memory
+                async with self._large:
+                    await self._bring_missing(key, RECORD_MAX_BYTES)
         except NotFoundError:  # removed since the listing
             return
         except ConflictError as error:
             self._tally.conflict(key, error.message)
         except DAMAGE as error:
             self._tally.damage(key, error.message)
-        else:
-            self._tally.records += 1
+
+    async def _bring_missing(self, key: str, most_bytes: int) -> None:
+        data = await read_bytes(self._source, key, most_bytes)
+        record = read(data, decode_record, key)
+        if f"{keys.records_prefix(record.project, record.run)}{record.job}.json" != key:
+            raise misplaced(key)
+        check_entries(record.entries, key)
+        await self._contents.bring(holders(self._project, record.entries, key))
+        await make(self._target, key, data)
+        self._tally.records += 1
 
     async def outputs(self, prefix: str) -> dict[str, set[int]]:
         """Return which versions of which artifacts a run made, as its links tell it."""
@@ -115,9 +124,9 @@ class Runs:
         await several(self._links_of(prefix), self._links.bring, _AT_ONCE)
 
     async def _links_of(self, prefix: str) -> AsyncIterator[str]:
-        async for kind, key in listed(self._source, prefix):
+        async for kind, stat in listed(self._source, prefix):
             if kind is Kind.LINK:
-                yield key
+                yield stat.key
 
 
 def _identity(run: RunRecord) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ class Versions:
 
     async def _look(self, prefix: str) -> _Lot:
         lot = _Lot()
-        async for kind, key in listed(self._source, prefix):
+        async for kind, stat in listed(self._source, prefix):
+            key = stat.key
             number = keys.version_number(key) if kind is Kind.MANIFEST else None
             if number is not None:
                 lot.versions[number] = key
