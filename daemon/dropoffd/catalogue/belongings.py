@@ -43,10 +43,9 @@ def kind_of(prefix: str, key: str) -> Kind | None:
     return next((kind for kind, form in _KINDS.items() if form.fullmatch(key, len(prefix))), None)
 
 
-def owner_prefix(prefix: str, key: str) -> str | None:
-    """Return the prefix of the run or the artifact that a key below the prefix of all of them belongs to, if any."""
-    found = _OWNER.match(key, len(prefix))
-    return key[: found.end()] if found else None
+def is_owner(prefix: str, folder: str) -> bool:
+    """Tell whether a folder, below the prefix of all runs or artifacts, may be that of one of them."""
+    return _OWNER.fullmatch(folder, len(prefix)) is not None
 
 
 class Holder(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from dropoff.errors import NotStoredError, UsageError
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.belongings import owner_prefix
+from dropoffd.catalogue.belongings import is_owner
 from dropoffd.catalogue.lookup import find_version
 from dropoffd.clock import Clock
 from dropoffd.copying.contents import Contents
@@ -73,11 +73,11 @@ class _Copying:
 
     async def project(self) -> None:
         """Copy all that a project has: what names a run after it, links at last."""
-        project = self._scope.project
-        runs = [prefix async for prefix in self._owners(keys.runs_prefix(project))]
-        artifacts = [prefix async for prefix in self._owners(keys.artifacts_prefix(project))]
+        of_artifacts, of_runs = keys.catalogue_prefixes(keys.project_prefix(self._scope.project))
+        runs = [prefix async for prefix in self._owners(of_runs)]
+        artifacts = [prefix async for prefix in self._owners(of_artifacts)]
         if not runs and not artifacts:
-            raise self._not_stored(project)
+            raise self._not_stored(self._scope.project)
         runs = [prefix for prefix in runs if await self._runs.bring(prefix)]
         for prefix in artifacts:
             await self._versions.bring(prefix)
@@ -108,14 +108,13 @@ class _Copying:
 
     async def _owners(self, prefix: str) -> AsyncIterator[str]:
         """Yield the prefix of each run, or of each artifact."""
-        last, count = "", 0
-        async for stat in self._source.list(prefix):
-            owner = owner_prefix(prefix, stat.key)
-            if owner is not None and owner != last:
-                last, count = owner, count + 1
-                if count > _OWNERS_MOST:
-                    raise UsageError(f"unable to copy more than {_OWNERS_MOST} at once", hint="copy them one by one")
-                yield owner
+        count = 0
+        async for folder in self._source.folders(prefix):
+            count += 1
+            if count > _OWNERS_MOST:
+                raise UsageError(f"unable to copy more than {_OWNERS_MOST} at once", hint="copy them one by one")
+            if is_owner(prefix, folder):
+                yield folder
 
     def _not_stored(self, name: str) -> NotStoredError:
         return NotStoredError(

@@ -41,7 +41,9 @@ class Runs:
         except ConflictError as error:
             self._tally.conflict(prefix, error.message)
         except NotFoundError:
-            self._tally.damage(prefix, "it has no run.json")
+            async for _ in listed(self._source, prefix):
+                self._tally.damage(prefix, "it has no run.json")
+                break
         except DAMAGE as error:
             self._tally.damage(prefix, error.message)
         else:

@@ -9,7 +9,7 @@ from daemon.making import job_id, run_info, save
 from dropoff.messages import Role
 from dropoff.records import Entry, LinkRecord
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.belongings import Kind, holders, kind_of, owner_prefix
+from dropoffd.catalogue.belongings import Kind, holders, is_owner, kind_of
 from dropoffd.stores.base import CorruptError
 
 
@@ -28,16 +28,19 @@ def test_what_is_built_is_known(project: str, name: str, artifact: str, number: 
     )
     *at_version, at_run = keys.link_keys(link)
     built = [
-        (keys.runs_prefix(project), mine, keys.run_key(run), Kind.RUN),
-        (keys.runs_prefix(project), mine, keys.record_key(save(1, run=run)), Kind.RECORD),
-        (keys.runs_prefix(project), mine, at_run, Kind.LINK),
-        *((keys.artifacts_prefix(project), theirs, key, Kind.USE) for key in at_version),
-        (keys.artifacts_prefix(project), theirs, keys.version_key(project, artifact, number), Kind.MANIFEST),
-        (keys.artifacts_prefix(project), theirs, keys.alias_key(project, artifact, name), Kind.ALIAS),
+        (mine, keys.run_key(run), Kind.RUN),
+        (mine, keys.record_key(save(1, run=run)), Kind.RECORD),
+        (mine, at_run, Kind.LINK),
+        *((theirs, key, Kind.USE) for key in at_version),
+        (theirs, keys.version_key(project, artifact, number), Kind.MANIFEST),
+        (theirs, keys.alias_key(project, artifact, name), Kind.ALIAS),
     ]
-    for root, prefix, key, kind in built:
-        assert (owner_prefix(root, key), kind_of(prefix, key)) == (prefix, kind), key
+    for prefix, key, kind in built:
+        assert kind_of(prefix, key) is kind, key
         assert keys.told_digest(project, key) is None
+    of_artifacts, of_runs = keys.catalogue_prefixes(keys.project_prefix(project))
+    assert is_owner(of_runs, mine)
+    assert is_owner(of_artifacts, theirs)
 
 
 @given(labels, labels, paths)

@@ -306,10 +306,12 @@ async def test_what_lies_in_another_place_is_refused(copying: Copying) -> None:
     source.put("cv/artifacts/cats/aliases/.hidden.json", b"{}")
     source.put("cv/artifacts/cats/versions/x.json", b"{}")
     source.put("cv/runs/maker/files/x.json", b"{}")
+    source.record(4, [one], "headless")
+    (source.root / "cv/runs/empty").mkdir()
     source.version(3, [one])
     source.alias("odd", 3, "tomorrow")
     copied = await copying.copy()
-    assert (copied.damaged, copied.unknown, copied.conflicts) == (9, 3, 0)
+    assert (copied.damaged, copied.unknown, copied.conflicts) == (10, 3, 0)
     assert (copied.runs, copied.records, copied.versions, copied.links) == (1, 0, 1, 1)
     allowed = {"cv/runs/maker/run.json", "cv/runs/maker/outputs/cv%2Fcats%3Av1.json", one["key"]}
     assert set(copying.target.objects) == allowed | {
