@@ -12,7 +12,7 @@ from dropoffd.copying.tally import Copied, Tally
 from dropoffd.errors import Exit
 
 
-def export(arguments: argparse.Namespace) -> int:
+def copy(arguments: argparse.Namespace) -> int:
     """Copy from a store, by default the usual one, to another, by default the usual one."""
     settings = load()
     source, target = (store_url(named or settings.store) for named in (arguments.source, arguments.target))
@@ -31,16 +31,16 @@ async def _copy(settings: Settings, source: str, target: str, arguments: argpars
     # The other commands must not pay for all this.
     from dropoffd.cli.here import stores_here  # noqa: PLC0415
     from dropoffd.clock import SystemClock  # noqa: PLC0415
-    from dropoffd.copying.copier import Scope, copy  # noqa: PLC0415
+    from dropoffd.copying import copier  # noqa: PLC0415
 
-    scope = Scope(project=arguments.project, run=arguments.run)
+    scope = copier.Scope(project=arguments.project, run=arguments.run)
     if arguments.artifact:
         named = version_named(arguments.artifact, arguments.project, source)
         which = named.which if ":" in arguments.artifact else ""
-        scope = Scope(project=named.project, artifact=named.artifact, which=which)
+        scope = copier.Scope(project=named.project, artifact=named.artifact, which=which)
     try:
         async with stores_here(settings) as stores:
-            return await copy(
+            return await copier.copy(
                 await stores.open(source), await stores.open(target), scope, settings.cache_dir, tally, SystemClock()
             )
     except OSError as error:

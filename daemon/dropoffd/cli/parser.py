@@ -171,12 +171,12 @@ def _curating(verb: _Verb) -> None:
 
 def _copying(verb: _Verb) -> None:
     """Add what copies from store to store."""
-    export = verb("export", copying.export, "copy a project, a run or an artifact to another store")
+    export = verb("export", copying.copy, "copy a project, a run or an artifact to another store")
     export.add_argument("target", metavar="STORE", help="a URL or a directory")
     export.add_argument("--from", dest="source", metavar="URL", help="the store that has it (the setting `store`)")
     _scope(export)
 
-    take = verb("import", copying.export, "copy a project, a run or an artifact from another store")
+    take = verb("import", copying.copy, "copy a project, a run or an artifact from another store")
     take.add_argument("source", metavar="STORE", help="a URL or a directory")
     take.add_argument("--to", dest="target", metavar="URL", help="the store that gets it (the setting `store`)")
     _scope(take)
