@@ -5,7 +5,7 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
 from dropoffd.catalogue.catalogue import Catalogue
+from dropoffd.catalogue.references import LookedUp, bare
 from dropoffd.custody import Held, Job
 from dropoffd.dispatch import Dispatch
 from dropoffd.limits.bandwidth import Bandwidth
@@ -342,6 +343,14 @@ class OneStore(Stores):
         return await super().open(url) if url.startswith("refused:") else self._store
 
 
+class Unseen:
+    """Looks at no reference."""
+
+    async def look_up(self, pointers: Iterable[Pointer], store: str) -> LookedUp:  # noqa: ARG002  # the interface's
+        """Know nothing of any."""
+        return LookedUp({pointer.position: bare(pointer) for pointer in pointers}, ())
+
+
 RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 10.0, 100.0
 
 
@@ -355,7 +364,7 @@ class Deliveries:
             Homes(str(state), "", "boot"), NoGuard(), spool.quota, spool.replace_content, clock,
             copy_after_seconds=10, leases_max=10,
         )  # fmt: skip
-        catalogue, digester = Catalogue(clock, spool), Digester(1)
+        catalogue, digester = Catalogue(clock, spool, Unseen()), Digester(1)
         worker = Worker(spool, catalogue, keeper.open, digester)
         reuse = Reuse(worker, catalogue, spool, keeper.open, digester, str(state / PAYLOADS), clock)
         self.dispatch = Dispatch(

@@ -19,7 +19,7 @@ def made(
     count = len(additions) + len(removals) + len(pointers) if steps is None else steps
     version = Version(draft="d", type="t", steps=count, removals=removals, pointers=pointers)
     content = [(position, overwrite, dict.fromkeys(paths, position)) for position, overwrite, paths in additions]
-    return dict(compose(version, content, lambda pointer: pointer.uri))  # type: ignore[arg-type, return-value]
+    return dict(compose(version, content, lambda one: {one.path: one.uri}))  # type: ignore[dict-item]
 
 
 def test_steps_count_in_their_order() -> None:
