@@ -169,9 +169,9 @@ class Artifact:
 
         `name` is the last component of the URI's path if not given. Its size, etag and version are recorded when the
         version is made, so that one that has changed makes a new version; what cannot be looked at then is recorded
-        without. A prefix in a bucket, which ends in '/', and a local directory stand for each object below them, under
-        `name`; more than `max_objects` are refused, at once for a directory, else with the version. Raises UsageError
-        for schemes other than http, https, s3, gs, az and file, and for a URI with a password in it.
+        without. A prefix in a bucket, which ends in '/', and a local directory stand for each object below them,
+        under `name`; more than `max_objects` are refused, at once for a directory, else with the version. Raises
+        UsageError for schemes other than http, https, s3, gs, az and file, and for a URI with a password in it.
         """
         parts = _reference(uri)
         path = check_name(name if name is not None else os.path.basename(parts.path.rstrip("/")))

@@ -75,6 +75,7 @@ class References:
                 except TooManyError as error:
                     failures.append(error)
                     group.cancel_scope.cancel()
+                    return
                 found[pointer.position], lines[pointer.position] = names, skipped
 
         try:
@@ -83,7 +84,8 @@ class References:
                     for _ in range(min(_AT_ONCE, len(pointers))):
                         group.start_soon(work)
         finally:
-            await looker.aclose()
+            with anyio.CancelScope(shield=True):
+                await looker.aclose()
         if failures:
             raise RefusedError(failures[0].message, hint=failures[0].hint)
         return LookedUp(found, tuple(line for _, some in sorted(lines.items()) for line in some))

@@ -17,7 +17,7 @@ from dropoff.walk import walk
 from dropoffd.clock import Clock
 from dropoffd.stores.base import NotFoundError, RefusedError
 from dropoffd.stores.elsewhere.judge import check_public
-from dropoffd.stores.elsewhere.place import Bucket, Local, Web, place_of
+from dropoffd.stores.elsewhere.place import Bucket, Local, Web, as_sent, place_of
 from dropoffd.stores.elsewhere.seen import Below, Seen, TooManyError
 from dropoffd.stores.http import Answer, Http
 from dropoffd.stores.s3 import answers, credentials
@@ -25,7 +25,7 @@ from dropoffd.stores.s3.address import Address
 from dropoffd.stores.s3.client import Client
 from dropoffd.stores.s3.listing import listed
 
-_LOOK_SECONDS, _LIST_SECONDS = 10.0, 60.0
+_LOOK_SECONDS, _LIST_SECONDS = 5.0, 30.0
 _REDIRECTS_MOST = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEXT_MOST = 1024
@@ -85,7 +85,7 @@ class Eyes:
                 if not 200 <= answer.status < 300:
                     raise RefusedError(f"its server answers {answer.status}")
                 return answer
-            url = urljoin(url, answer.headers["location"]).partition("#")[0]
+            url = as_sent(urljoin(url, answer.headers["location"]))
             if urlsplit(url).scheme not in {"http", "https"}:
                 raise RefusedError("it is redirected to where nobody here goes")
         raise RefusedError(f"it is redirected more than {_REDIRECTS_MOST} times")

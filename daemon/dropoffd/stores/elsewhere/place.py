@@ -58,7 +58,7 @@ def place_of(uri: str, store: str, environment: Mapping[str, str]) -> Place:
     """
     scheme = uri.partition("://")[0]
     if scheme in {"http", "https"}:
-        return Web(uri.partition("#")[0])
+        return Web(as_sent(uri))
     if scheme in {"s3", "gs"}:
         return _bucket(uri, scheme, store, environment)
     if scheme == "file":
@@ -69,6 +69,11 @@ def place_of(uri: str, store: str, environment: Mapping[str, str]) -> Place:
     if scheme == "az":
         raise RefusedError("it does not tell the account: write https://ACCOUNT.blob.core.windows.net/...")
     raise RefusedError(f"nothing here knows {scheme!r}")
+
+
+def as_sent(url: str) -> str:
+    """Return a URL as a request names it: what is encoded stays as it is, what has to be is, and no fragment."""
+    return quote(url.partition("#")[0], safe="%/:=&?~+!$,;'@()*[]")
 
 
 def _bucket(uri: str, scheme: str, store: str, environment: Mapping[str, str]) -> Bucket:
