@@ -48,7 +48,7 @@ def origin(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dae
     maker.save_directory(data, name="saved")
     artifact = dropoff.Artifact("cats", "dataset", settings=daemon.settings)
     artifact.add_dir(data)
-    artifact.add_reference("https://example.invalid/raw.tar")
+    artifact.add_reference("http://127.0.0.1/raw.tar")
     maker.log_artifact(artifact, aliases=["best"])
     maker.log_artifact(data / "01.txt", "cats", "dataset", aliases=["nightly"])
     maker.log_artifact(data / "02.txt", ODD, "model")
@@ -115,7 +115,7 @@ def test_a_stranger_reads_it_all(
     best = stranger.version(shelves, "project", "cats", "best")
     assert stranger.files(shelves, best["entries"]) == wanted
     assert sum("offset" in entry for entry in best["entries"]) == len(wanted) - 1
-    assert [one["uri"] for one in best["references"]] == ["https://example.invalid/raw.tar"]
+    assert [one["uri"] for one in best["references"]] == ["http://127.0.0.1/raw.tar"]
     newest = stranger.version(shelves, "project", "cats")
     assert stranger.files(shelves, newest["entries"]) == {b"01.txt": b"number 1"}
     odd = stranger.version(shelves, "project", ODD)

@@ -343,12 +343,22 @@ class OneStore(Stores):
         return await super().open(url) if url.startswith("refused:") else self._store
 
 
-class Unseen:
-    """Looks at no reference."""
+class Etags:
+    """Knows of references what a test says: their etags, by URI."""
+
+    def __init__(self) -> None:
+        self.etags: dict[str, str] = {}
 
     async def look_up(self, pointers: Iterable[Pointer], store: str) -> LookedUp:  # noqa: ARG002  # the interface's
-        """Know nothing of any."""
-        return LookedUp({pointer.position: bare(pointer) for pointer in pointers}, ())
+        """Return the references with these etags."""
+        found = {
+            pointer.position: {
+                path: msgspec.structs.replace(one, etag=self.etags.get(one.uri, ""))
+                for path, one in bare(pointer).items()
+            }
+            for pointer in pointers
+        }
+        return LookedUp(found, ())
 
 
 RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 10.0, 100.0
@@ -364,7 +374,8 @@ class Deliveries:
             Homes(str(state), "", "boot"), NoGuard(), spool.quota, spool.replace_content, clock,
             copy_after_seconds=10, leases_max=10,
         )  # fmt: skip
-        catalogue, digester = Catalogue(clock, spool, Unseen()), Digester(1)
+        self.references = Etags()
+        catalogue, digester = Catalogue(clock, spool, self.references), Digester(1)
         worker = Worker(spool, catalogue, keeper.open, digester)
         reuse = Reuse(worker, catalogue, spool, keeper.open, digester, str(state / PAYLOADS), clock)
         self.dispatch = Dispatch(
