@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     RECORD = "what one save of the run stored"
     LINK = "which version the run made or used"
     MANIFEST = "a version of the artifact"
+    REMOVED = "a version that was removed"
     ALIAS = "which version an alias stands for"
     USE = "which run used a version"
 
@@ -32,6 +33,7 @@ _KINDS = {
     Kind.RECORD: re.compile(r"files/[0-9a-f]{32}\.json"),
     Kind.LINK: re.compile(rf"(?:in|out)puts/{keys.COMPONENT}\.json"),
     Kind.MANIFEST: re.compile(r"versions/[0-9]{6,18}\.json"),
+    Kind.REMOVED: re.compile(r"removed/[0-9]{6,18}\.json"),
     Kind.ALIAS: re.compile(rf"aliases/{keys.COMPONENT}\.json"),
     Kind.USE: re.compile(rf"uses/[0-9]{{6,18}}/{keys.COMPONENT}\.json"),
 }

@@ -143,6 +143,8 @@ def copied(report: Copied) -> str:
     lines = [f"{report.project}: {things} copied to {report.target}; {report.present} were there"]
     content = f"{report.objects} objects of {size(report.copied_bytes)} copied"
     lines.append(f"  content: {content}; {report.objects_present} were there")
+    if report.removed:
+        lines.append(f"  {report.removed} versions were removed there, and stay so")
     if report.unknown:
         lines.append(f"  {report.unknown} objects that are none of ours were left out")
     for title, count, troubles in (

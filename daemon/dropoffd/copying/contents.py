@@ -1,118 +1,107 @@
-"""Bring content from one store to another: each object once, verified on its way, whole or not at all.
+"""Bring what records and manifests name, and have it named: each object once, and while nobody removes it.
 
-A content is fetched into a file of its own, its sha256 verified, and sent from there. So it may be of any size, goes
-on where it was after an interruption, on both sides, and what is sent is what was verified. Two large ones at once:
-while one is fetched, the other is sent.
+What the target has already may be garbage that is about to be collected. So it is claimed before it is named, as
+deliveries do it (`catalogue/claims.py`).
 """
 
-import hashlib
-import os
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import anyio
-import anyio.to_thread
 
-from dropoff.content import Capture, Content
-from dropoff.errors import DamagedError, UsageError
-from dropoffd.capture.holding import Holding
+from dropoff.errors import DamagedError
+from dropoff.ids import new_job_id
 from dropoffd.catalogue.belongings import Holder
+from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
+from dropoffd.clock import Clock
+from dropoffd.copying.passage import SMALL_AT_ONCE, Passage
 from dropoffd.copying.several import each, several
 from dropoffd.copying.tally import Tally
-from dropoffd.copying.uploads import UploadNotes, upload_number
-from dropoffd.custody import Digest, Held
-from dropoffd.fetch.fetcher import Fetcher
-from dropoffd.fetch.incoming import Incoming
-from dropoffd.fetch.plan import PIECE_BYTES, Wanted
+from dropoffd.errors import VanishedError
+from dropoffd.fetch.plan import Wanted
 from dropoffd.fetch.reading import damaged
 from dropoffd.fetch.verify import sha256_of
-from dropoffd.filesystem import free_bytes
-from dropoffd.stores.base import (
-    AlreadyExistsError,
-    CorruptError,
-    Create,
-    Mode,
-    NoSuchUploadError,
-    NotFoundError,
-    Overwrite,
-    Stat,
-    Store,
-)
-from dropoffd.transfer.digest import Digester
-from dropoffd.transfer.parts import PartsUpload
+from dropoffd.stores.base import Create, Mode, NotFoundError, Overwrite, Stat, Store
 
-_SMALL_AT_ONCE, _LARGE_AT_ONCE = 8, 2
+_TRIES = 3
 # What versions have in common is looked for once.
 _KNOWN_MOST = 200_000
-_ORDINAL = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Contents:
-    """Brings what holders name from `source` to `target`; `incoming` has it on its way."""
+    """Brings what holders name from `source` to `target`."""
 
-    def __init__(
-        self, source: Store, target: Store, incoming: Incoming, fetcher: Fetcher, digester: Digester, tally: Tally
-    ) -> None:
+    def __init__(self, source: Store, target: Store, passage: Passage, tally: Tally, clock: Clock) -> None:
         self._source = source
         self._target = target
-        self._incoming = incoming
-        self._fetcher = fetcher
-        self._digester = digester
+        self._passage = passage
         self._tally = tally
-        self._notes = UploadNotes(incoming)
-        self._small = anyio.Semaphore(_SMALL_AT_ONCE)
-        self._large = anyio.Semaphore(_LARGE_AT_ONCE)
-        self._known: set[Holder] = set()
+        self._clock = clock
+        self._proven_at: dict[Holder, float] = {}
         self._coming: dict[str, anyio.Event] = {}
 
-    async def bring(self, holders: Iterable[Holder]) -> None:
-        """Return when the target has all of them.
+    async def name(self, project: str, holders: Sequence[Holder], make: Callable[[], Awaitable[None]]) -> None:
+        """Bring holders, and have them named: `make` runs while nobody removes any of them as garbage.
 
         Raises DamagedError for what the source has not as it should be, CorruptError for what the target makes of
-        it, other StoreErrors, and UsageError where this machine's disk is too small.
+        it, other StoreErrors, VanishedError, and UsageError where this machine's disk is too small.
         """
-        await several(each(holders), self._bring, _SMALL_AT_ONCE)
+        for left in reversed(range(_TRIES)):
+            found = await self._bring_all(holders)
+            try:
+                async with claimed(self._target, project, new_job_id(), found, self._clock.now()):
+                    await make()
+            except VanishedError as error:
+                self._proven_at = {one: at for one, at in self._proven_at.items() if one.key not in error.keys}
+                if not left:
+                    raise
+            else:
+                self._proven_at |= dict.fromkeys(holders, self._clock.monotonic())
+                return
 
-    async def _bring(self, one: Holder) -> None:
+    async def _bring_all(self, holders: Iterable[Holder]) -> set[str]:
+        """Bring holders; return the keys of those that were there, and of which nobody made sure lately."""
+        found: set[str] = set()
+
+        async def bring(one: Holder) -> None:
+            proven_at = await self._bring(one)
+            if not 0 <= self._clock.monotonic() - proven_at <= PROVEN_SECONDS:
+                found.add(one.key)
+
+        await several(each(holders), bring, SMALL_AT_ONCE)
+        return found
+
+    async def _bring(self, one: Holder) -> float:
+        """Bring one; return when it was sent or made sure of."""
         while one.key in self._coming:
             await self._coming[one.key].wait()
-        if one in self._known:
-            return
-        come = self._coming[one.key] = anyio.Event()
-        try:
-            await self._bring_alone(one)
-        finally:
-            del self._coming[one.key]
-            come.set()
-        if len(self._known) >= _KNOWN_MOST:
-            self._known.clear()
-        self._known.add(one)
+        if one not in self._proven_at:
+            come = self._coming[one.key] = anyio.Event()
+            try:
+                sent = await self._bring_alone(one)
+            finally:
+                del self._coming[one.key]
+                come.set()
+            if len(self._proven_at) >= _KNOWN_MOST:
+                self._proven_at.clear()
+            self._proven_at[one] = self._clock.monotonic() if sent else -math.inf
+        return self._proven_at[one]
 
-    async def _bring_alone(self, one: Holder) -> None:
+    async def _bring_alone(self, one: Holder) -> bool:
+        """Bring one that is not known to be there; tell whether it was sent just now, where there was nothing."""
         mode: Mode = Create()
         try:
             found = await self._target.stat(one.key)
             if one.is_in(found):
                 self._tally.objects_present += 1
-                await self._tidy(one.key, found.size_bytes)
-                return
+                await self._passage.tidy(one.key, found.size_bytes)
+                return False
             mode = Overwrite()  # somebody damaged it: the key says what belongs there
         except NotFoundError:
             pass
-        wanted = await self._wanted(one)
-        self._tally.expect(wanted.size_bytes)
-        async with self._large if wanted.size_bytes > PIECE_BYTES else self._small:
-            digest = await self._stage(wanted)
-            await self._send(wanted, digest, mode)
-        await self._tidy(wanted.key, wanted.size_bytes)
-        self._tally.copied(wanted.size_bytes)
-
-    async def _tidy(self, key: str, size: int) -> None:
-        """Remove what lies here of a content that the target has, also if a crash came between."""
-        self._incoming.discard(_name(key))
-        if size > self._target.limits.single_max_bytes:
-            await self._notes.forget_upload(upload_number(self._target.url, key), _ORDINAL)
+        return await self._passage.carry(await self._wanted(one), mode)
 
     async def _wanted(self, one: Holder) -> Wanted:
         """Return what is to be fetched; of a pack the source has to tell all of the digest, or to be read for it."""
@@ -128,116 +117,3 @@ class Contents:
         if not one.is_in(Stat(key=one.key, size_bytes=wanted.size_bytes, etag="", sha256=wanted.sha256)):
             raise damaged(Wanted(sha256=one.sha256, size_bytes=one.size_bytes, key=one.key))
         return wanted
-
-    async def _stage(self, wanted: Wanted) -> Digest:
-        """Have a content in its file; return its digests, of a small one the sha256 alone."""
-        if wanted.size_bytes <= PIECE_BYTES:
-            await self._fetch(wanted)
-            return Digest(wanted.sha256, "")
-        if self._is_staged(wanted):  # by a try that was interrupted, perhaps by a power cut
-            digest = await self._digest(wanted)
-            if digest.sha256 == wanted.sha256:
-                self._tally.fetched(wanted.size_bytes)
-                return digest
-        await anyio.to_thread.run_sync(self._check_room, wanted)
-        await self._fetch(wanted)
-        digest = await self._digest(wanted)
-        if digest.sha256 != wanted.sha256:
-            raise damaged(wanted)
-        return digest
-
-    def _is_staged(self, wanted: Wanted) -> bool:
-        try:
-            return os.stat(_name(wanted.key), dir_fd=self._incoming.fd).st_size == wanted.size_bytes
-        except FileNotFoundError:
-            return False
-
-    def _check_room(self, wanted: Wanted) -> None:
-        free = free_bytes(self._incoming.fd)
-        if wanted.size_bytes > free + self._incoming.held_bytes():
-            raise UsageError(
-                f"unable to copy {wanted.key}: it passes through the cache with {wanted.size_bytes} bytes, and the "
-                f"disk there has {free} left",
-                hint="free space, or set cache_dir to a larger disk",
-            )
-
-    async def _fetch(self, wanted: Wanted) -> None:
-        directory = self._incoming.fd
-
-        def land(_: Wanted, name: str) -> None:
-            os.rename(name, _name(wanted.key), src_dir_fd=directory, dst_dir_fd=directory)
-
-        await self._fetcher.fetch(self._source, [wanted], self._incoming, land, self._tally.fetched)
-
-    async def _digest(self, wanted: Wanted) -> Digest:
-        (digest,) = await self._digester.digest([lambda: self._open(wanted)])
-        return digest
-
-    def _open(self, wanted: Wanted) -> Holding:
-        fd = os.open(_name(wanted.key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._incoming.fd)
-        return Holding(fd, _content(wanted), None)
-
-    async def _send(self, wanted: Wanted, digest: Digest, mode: Mode) -> None:
-        file = self._open(wanted)
-        try:
-            body = _Body(file, digest)
-            if body.size_bytes > self._target.limits.single_max_bytes:
-                found = await self._send_parts(wanted, body, mode)
-            else:
-                found = await self._put(wanted, body, mode)
-        finally:
-            file.close()
-        if (found.size_bytes, found.sha256) != (wanted.size_bytes, wanted.sha256):
-            raise CorruptError(f"unable to copy {wanted.key}: {self._target.url} has something else under that key")
-
-    async def _put(self, wanted: Wanted, body: "_Body", mode: Mode) -> Stat:
-        try:
-            return await self._target.put(wanted.key, body, mode, self._tally.sent)
-        except AlreadyExistsError:  # somebody else was faster
-            return await self._target.stat(wanted.key)
-
-    async def _send_parts(self, wanted: Wanted, body: "_Body", mode: Mode) -> Stat:
-        held = Held(content=_content(wanted), sha256=body.sha256, crc64nvme=body.crc64nvme)
-        number = upload_number(self._target.url, wanted.key)
-        upload = PartsUpload(self._notes, self._target, number, held, wanted.key)
-        while True:
-            try:
-                await upload.begin(self._tally.sent)
-                await upload.send(body, self._tally.sent)
-                found = await upload.finish(mode)
-            except NoSuchUploadError:
-                await upload.lost()
-            except CorruptError:
-                await upload.give_up()
-                raise
-            except AlreadyExistsError:
-                await upload.give_up()
-                return await self._target.stat(wanted.key)
-            else:
-                return found
-
-
-class _Body:
-    """A file whose digests are known."""
-
-    def __init__(self, file: Holding, digest: Digest) -> None:
-        self.size_bytes = file.size_bytes
-        self.sha256 = digest.sha256
-        self.crc64nvme = digest.crc64nvme
-        self.read = file.read
-        self.read_cached = file.read_cached
-
-    async def admit(self, size: int) -> None:
-        """Let any number of bytes go: limits are for wrappers of the store."""
-
-
-def _name(key: str) -> str:
-    # Not by its digest: the same content may be on its way to several keys.
-    return f"{hashlib.sha256(key.encode()).hexdigest()}.whole"
-
-
-def _content(wanted: Wanted) -> Content:
-    return Content(
-        ordinal=_ORDINAL, path=os.fsencode(wanted.key), size_bytes=wanted.size_bytes, mode=0o600, mtime_ns=0,
-        capture=Capture.COPY,
-    )  # fmt: skip

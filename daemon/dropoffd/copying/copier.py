@@ -18,6 +18,7 @@ from dropoffd.catalogue.lookup import find_version
 from dropoffd.clock import Clock
 from dropoffd.copying.contents import Contents
 from dropoffd.copying.links import Links
+from dropoffd.copying.passage import Passage
 from dropoffd.copying.runs import Runs
 from dropoffd.copying.tally import Copied, Tally
 from dropoffd.copying.versions import Versions
@@ -50,7 +51,8 @@ async def copy(source: Store, target: Store, scope: Scope, cache_dir: str, tally
         raise UsageError("unable to copy a store onto itself", hint="name two stores")
     await target.prepare()
     with _incoming(cache_dir) as incoming:
-        contents = Contents(source, target, incoming, Fetcher(clock), Digester(_DIGESTS_AT_ONCE), tally)
+        passage = Passage(source, target, incoming, Fetcher(clock), Digester(_DIGESTS_AT_ONCE), tally)
+        contents = Contents(source, target, passage, tally, clock)
         links = Links(source, target, tally)
         runs = Runs(scope.project, source, target, contents, links, tally)
         versions = Versions(scope.project, source, target, contents, links, tally, clock)

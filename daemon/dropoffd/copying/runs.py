@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
 
@@ -105,8 +106,8 @@ class Runs:
         if f"{keys.records_prefix(record.project, record.run)}{record.job}.json" != key:
             raise misplaced(key)
         check_entries(record.entries, key)
-        await self._contents.bring(holders(self._project, record.entries, key))
-        await make(self._target, key, data)
+        named = holders(self._project, record.entries, key)
+        await self._contents.name(self._project, named, partial(make, self._target, key, data))
         self._tally.records += 1
 
     async def outputs(self, prefix: str) -> dict[str, set[int]]:

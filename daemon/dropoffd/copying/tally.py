@@ -16,7 +16,10 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a copy. `present` counts what the target had already; objects are those that hold content."""
+    """What came of a copy. `present` counts what the target had already, `removed` versions that were removed there.
+
+    Objects are those that hold content.
+    """
 
     source: str
     target: str
@@ -26,6 +29,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     versions: int
     links: int
     present: int
+    removed: int
     objects: int
     objects_present: int
     copied_bytes: int
@@ -42,7 +46,7 @@ class Tally:
 
     def __init__(self, show: Callable[["Tally"], None]) -> None:
         self._show = show
-        self.runs = self.records = self.versions = self.links = self.present = 0
+        self.runs = self.records = self.versions = self.links = self.present = self.removed = 0
         self.objects = self.objects_present = 0
         self.expected_bytes = self.copied_bytes = 0
         self.conflicts = self.damaged = self.unknown = 0
@@ -92,8 +96,8 @@ class Tally:
         """Return all of it."""
         return Copied(
             source=source, target=target, project=project, runs=self.runs, records=self.records,
-            versions=self.versions, links=self.links, present=self.present, objects=self.objects,
-            objects_present=self.objects_present, copied_bytes=self.copied_bytes, conflicts=self.conflicts,
-            conflicting=tuple(self._conflicting), damaged=self.damaged, damage=tuple(self._damage),
-            unknown=self.unknown,
+            versions=self.versions, links=self.links, present=self.present, removed=self.removed,
+            objects=self.objects, objects_present=self.objects_present, copied_bytes=self.copied_bytes,
+            conflicts=self.conflicts, conflicting=tuple(self._conflicting), damaged=self.damaged,
+            damage=tuple(self._damage), unknown=self.unknown,
         )  # fmt: skip

@@ -6,6 +6,7 @@ the artifact is brought. Looked for before anything is copied, and found by crea
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -14,7 +15,7 @@ from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record, follow
 from dropoffd.catalogue.belongings import Kind, holders
 from dropoffd.catalogue.lookup import holdings
-from dropoffd.catalogue.newest import newest_version
+from dropoffd.catalogue.newest import newest_standing, newest_version
 from dropoffd.catalogue.reading import MANIFEST_MAX_BYTES, read, read_bytes, read_manifest
 from dropoffd.clock import Clock
 from dropoffd.copying.contents import Contents
@@ -31,6 +32,7 @@ class _Lot(msgspec.Struct):
     """What belongs to an artifact in the source: keys of versions and aliases, and those of links by number."""
 
     versions: dict[int, str] = {}
+    removed: set[int] = set()
     aliases: list[str] = []
     uses: dict[int, list[str]] = {}
 
@@ -57,6 +59,8 @@ class Versions:
             self._tally.damage(f"{prefix} v{number}", "it is not in the source")
         lot.versions = {number: lot.versions[number] for number in sorted(numbers)}
         there = await self._bring_versions(lot)
+        if chosen is not None or not there:
+            lot.removed = set()
         uses = [key for number in sorted(there) for key in lot.uses.get(number, ())]
         await several(each(uses), self._links.bring, _AT_ONCE)
         await self._bring_aliases(lot, there)
@@ -71,15 +75,16 @@ class Versions:
         for number in missing:
             key = lot.versions[number]
             try:
-                await self._bring_version(key)
+                brought = await self._bring_version(key)
             except ConflictError as error:
                 self._tally.conflict(key, error.message)
                 return set()
             except (NotFoundError, *DAMAGE) as error:
                 self._tally.damage(key, error.message)
             else:
-                self._tally.versions += 1
-                there.add(number)
+                self._tally.versions += brought
+                self._tally.removed += not brought
+                there |= {number} if brought else set()
         return there
 
     async def _look(self, prefix: str) -> _Lot:
@@ -91,6 +96,8 @@ class Versions:
                 lot.versions[number] = key
             elif kind is Kind.ALIAS:
                 lot.aliases.append(key)
+            elif kind is Kind.REMOVED:
+                lot.removed.add(int(key[len(prefix) :].split("/")[1].removesuffix(".json")))
             elif kind is Kind.USE:
                 lot.uses.setdefault(int(key[len(prefix) :].split("/")[1]), []).append(key)
             else:
@@ -121,25 +128,38 @@ class Versions:
             self._tally.conflict(key, cause)
         return None if conflicts else (there, sorted(missing))
 
-    async def _bring_version(self, key: str) -> None:
+    async def _bring_version(self, key: str) -> bool:
+        """Bring a version; False if the target has removed it, which is final."""
         data = await read_bytes(self._source, key, MANIFEST_MAX_BYTES)
         manifest = read(data, decode_manifest, key)
         if keys.version_key(manifest.project, manifest.artifact, manifest.version) != key:
             raise misplaced(key)
+        if await self._is_removed(manifest):
+            return False
         await holdings(manifest)
         await self._check_type(manifest)
-        await self._contents.bring(holders(self._project, manifest.entries, key))
-        await make(self._target, key, data)
+        named = holders(self._project, manifest.entries, key)
+        await self._contents.name(self._project, named, partial(make, self._target, key, data))
+        return True
+
+    async def _is_removed(self, one: Manifest) -> bool:
+        try:
+            await self._target.head(keys.removed_key(one.project, one.artifact, one.version))
+        except NotFoundError:
+            return False
+        return True
 
     async def _check_type(self, ours: Manifest) -> None:
         newest = (await newest_version(self._target, ours.project, ours.artifact)).manifest
+        if newest is None:  # removed, perhaps; those before may be there
+            newest = (await newest_standing(self._target, ours.project, ours.artifact)).manifest
         if newest is not None and newest.type != ours.type:
             raise ConflictError(f"it is a {ours.type!r}, and in {self._target.url} a {newest.type!r}")
 
     async def _bring_aliases(self, lot: _Lot, there: Collection[int]) -> None:
         for key in lot.aliases:
             try:
-                await self._bring_alias(key, there)
+                await self._bring_alias(key, there, lot.removed)
             except DAMAGE as error:
                 self._tally.damage(key, error.message)
         if there:
@@ -148,15 +168,14 @@ class Versions:
             latest = alias_record(newest.version, self._clock.now(), newest.job)
             await advance(self._target, keys.alias_key(newest.project, newest.artifact, LATEST), latest)
 
-    async def _bring_alias(self, key: str, there: Collection[int]) -> None:
+    async def _bring_alias(self, key: str, there: Collection[int], removed: Collection[int]) -> None:
         alias = await alias_of(self._source, key)
-        if alias is None or alias.version not in there:
+        latest = key.endswith(f"/{LATEST}.json")
+        # A number that was removed is not given out again, also not in a copy.
+        if alias is None or not (alias.version in there or (latest and alias.version in removed)):
             return
         _check_time(alias, key)
-        if key.endswith(f"/{LATEST}.json"):
-            await advance(self._target, key, alias)
-        else:
-            await follow(self._target, key, alias)
+        await (advance if latest else follow)(self._target, key, alias)
 
 
 def _check_time(alias: AliasRecord, key: str) -> None:

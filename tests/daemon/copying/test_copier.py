@@ -13,6 +13,7 @@ from dropoff.errors import NotStoredError, UsageError
 from dropoffd.clock import SystemClock
 from dropoffd.copying.copier import Scope, copy
 from dropoffd.copying.tally import Copied, Tally
+from dropoffd.stores.base import UnavailableError
 from dropoffd.stores.directory.store import DirectoryStore
 
 pytestmark = pytest.mark.anyio
@@ -245,6 +246,38 @@ async def test_what_the_target_has_damaged_is_mended(copying: Copying) -> None:
     copied = await copying.copy()
     assert (copied.objects, copied.objects_present, copied.copied_bytes) == (1, 1, 5)
     assert broken.read_bytes() == b"right"
+
+
+async def test_what_is_being_removed_there_is_not_counted_on(copying: Copying) -> None:
+    """Content that a sweep is about to remove from the target is not named; it is claimed where nobody does."""
+    source, target = copying.source, copying.target
+    there = source.file("a", b"garbage")
+    source.version(0, [there])
+    target.file("a", b"garbage")
+    sweep = target.put("cv/sweeps/1.json", {"format": 1, "keys": [there["key"]], "created": EARLY})
+    with pytest.raises(UnavailableError, match="being removed"):
+        await copying.copy()
+    assert [key for key in target.objects if "/versions/" in key] == []
+    assert any(key.startswith("cv/claims/") for key in target.objects)
+    (target.root / sweep).unlink()
+    before = set(target.objects)
+    assert (await copying.copy()).versions == 1
+    assert {key for key in set(target.objects) - before if "/claims/" in key} == set()
+
+
+async def test_what_was_removed_stays_so(copying: Copying) -> None:
+    """A version that the target has removed does not come back; a number that the source removed is not free."""
+    source, target = copying.source, copying.target
+    manifests = [source.version(number, [source.file("a", b"%d" % number)]) for number in range(3)]
+    removed = manifests[1].replace("/versions/", "/removed/")
+    target.put(removed, source.objects[manifests[1]])
+    source.put(manifests[2].replace("/versions/", "/removed/"), source.objects[manifests[2]])
+    (source.root / manifests[2]).unlink()
+    source.alias("latest", 2)
+    copied = await copying.copy()
+    assert (copied.versions, copied.removed, copied.unknown) == (1, 1, 0)
+    assert {key for key in target.objects if "/versions/" in key or "/removed/" in key} == {manifests[0], removed}
+    assert target.stands_for("latest") == 2
 
 
 async def test_damage_in_the_source_is_told_and_left_out(copying: Copying) -> None:
