@@ -30,6 +30,7 @@ from dropoffd.capture.guard import COPYING, Guard, send_home
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
 from dropoffd.catalogue.catalogue import Catalogue
+from dropoffd.catalogue.references import References
 from dropoffd.clock import Clock, SystemClock
 from dropoffd.control.status import Control
 from dropoffd.curator import Curator
@@ -105,7 +106,7 @@ class Daemon:
             copy_after_seconds=settings.copy_after_seconds, leases_max=settings.leases_max,
         )  # fmt: skip
         dispatch = Dispatch(
-            spool, keeper, _deliverer(spool, keeper, homes, clock), stores, clock, self._chance,
+            spool, keeper, _deliverer(settings, spool, keeper, homes, clock), stores, clock, self._chance,
             places=settings.transfers_max, retry_first_seconds=settings.retry_first_seconds,
             retry_most_seconds=settings.retry_most_seconds,
         )  # fmt: skip
@@ -162,8 +163,9 @@ class Daemon:
         _log.info("stopped")
 
 
-def _deliverer(spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
-    catalogue, digester = Catalogue(clock, spool), Digester(_DIGESTS_AT_ONCE)
+def _deliverer(settings: Settings, spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
+    references = References(clock, allow_private=settings.allow_private_references)
+    catalogue, digester = Catalogue(clock, spool, references), Digester(_DIGESTS_AT_ONCE)
     worker = Worker(spool, catalogue, keeper.open, digester)
     return Reuse(worker, catalogue, spool, keeper.open, digester, homes.payloads, clock)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from dropoff import arguments
 from dropoff.arguments import Source
@@ -39,6 +39,8 @@ from dropoff.settings import Settings, load
 if TYPE_CHECKING:
     from dropoff.serializers import Serializer
 
+# What one call may bring: as many as a version may list.
+OBJECTS_MOST = 1_000_000
 REFERENCE_SCHEMES = ("http", "https", "s3", "gs", "az", "file")
 _NUMBER = re.compile(r"v\d+")
 # Additions have no run yet, and need none: they are not delivered before the version that has one.
@@ -155,17 +157,30 @@ class Artifact:
                 yield file
             self._add_made(fd, path, overwrite=overwrite)
 
-    def add_reference(self, uri: str, name: str | bytes | None = None, *, overwrite: bool = False) -> None:
+    def add_reference(
+        self,
+        uri: str,
+        name: str | bytes | None = None,
+        *,
+        overwrite: bool = False,
+        max_objects: int = 10_000,
+    ) -> None:
         """Record that something lies at `uri`; it is neither fetched nor stored.
 
-        `name` is the last component of the URI's path if not given. Raises UsageError for schemes other than
-        http, https, s3, gs, az and file, and for a URI with a password in it.
+        `name` is the last component of the URI's path if not given. Its size, etag and version are recorded when the
+        version is made, so that one that has changed makes a new version; what cannot be looked at then is recorded
+        without. A prefix in a bucket, which ends in '/', and a local directory stand for each object below them,
+        under `name`; more than `max_objects` are refused, at once for a directory, else with the version. Raises
+        UsageError for schemes other than http, https, s3, gs, az and file, and for a URI with a password in it.
         """
         parts = _reference(uri)
-        path = check_name(name if name is not None else os.path.basename(parts.rstrip("/")))
+        path = check_name(name if name is not None else os.path.basename(parts.path.rstrip("/")))
+        most = _objects_max(uri, parts, max_objects)
         with self._step() as position:
             self._claim(path, overwrite=overwrite)
-            self._pointers.append(Pointer(position=position, path=path, uri=uri, overwrite=overwrite))
+            self._pointers.append(
+                Pointer(position=position, path=path, uri=uri, overwrite=overwrite, objects_max=most)
+            )
             self._names.add(path)
 
     def remove(self, name: str | bytes) -> None:
@@ -308,8 +323,8 @@ def _ttl_seconds(ttl: timedelta | float | None) -> float | None:
     return seconds
 
 
-def _reference(uri: str) -> str:
-    """Return the path of a URI that may be recorded."""
+def _reference(uri: str) -> SplitResult:
+    """Return the parts of a URI that may be recorded."""
     try:
         parts = urlsplit(uri)
         allowed = parts.scheme in REFERENCE_SCHEMES and uri.isprintable()
@@ -323,4 +338,24 @@ def _reference(uri: str) -> str:
             "unable to refer to a URI with a password in it: it would be kept in the store",
             hint="leave it out; whoever reads needs credentials of their own",
         )
-    return parts.path
+    return parts
+
+
+def _objects_max(uri: str, parts: SplitResult, most: int) -> int:
+    """Return how many objects a URI may stand for, 0 for one that is no prefix; raises UsageError for more."""
+    if not 0 < most <= OBJECTS_MOST:
+        raise UsageError(f"unable to use max_objects={most}", hint=f"it goes from 1 to {OBJECTS_MOST}")
+    if parts.scheme in {"s3", "gs"}:
+        return most if uri.endswith("/") else 0
+    directory = unquote_to_bytes(parts.path)
+    if parts.scheme != "file" or not os.path.isdir(directory):
+        return 0
+    count = 0
+    for _, _, files in os.walk(directory):
+        count += len(files)
+        if count > most:
+            raise UsageError(
+                f"unable to refer to {uri!r}: more than {most} files lie below it",
+                hint="add fewer, raise max_objects, or add_dir it",
+            )
+    return most

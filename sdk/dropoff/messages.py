@@ -145,12 +145,16 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
-    """A step of making an artifact: under this path stands something that lies elsewhere and is not stored."""
+    """A step of making an artifact: under this path stands something that lies elsewhere and is not stored.
+
+    With `objects_max` it is a prefix, and below the path stands each object that it has, of no more than so many.
+    """
 
     position: int
     path: bytes
     uri: str
     overwrite: bool = False
+    objects_max: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

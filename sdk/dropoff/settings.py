@@ -143,6 +143,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _setting("seconds", "how often the daemon prunes and collects garbage in `store` by itself; 0: never"),
         _SPAN,
     ] = 0.0
+    allow_private_references: Annotated[
+        bool, _setting("true, false", "look at references to addresses that are not public, such as a lab's own")
+    ] = False
     history_jobs: Annotated[
         int, _setting("count", "finished jobs, with their receipts, that the spool remembers"), msgspec.Meta(ge=0)
     ] = 100_000

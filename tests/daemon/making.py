@@ -5,7 +5,7 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
 from dropoffd.catalogue.catalogue import Catalogue
+from dropoffd.catalogue.references import LookedUp, bare
 from dropoffd.custody import Held, Job
 from dropoffd.dispatch import Dispatch
 from dropoffd.limits.bandwidth import Bandwidth
@@ -290,6 +291,10 @@ class FaultyStore:
         """Stat, or fail as scripted."""
         return await self._do("stat", lambda: self.inner.stat(key))
 
+    async def head(self, key: str) -> Stat:
+        """Head, or fail as scripted."""
+        return await self._do("head", lambda: self.inner.head(key))
+
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """List."""
         return self.inner.list(prefix)
@@ -338,6 +343,24 @@ class OneStore(Stores):
         return await super().open(url) if url.startswith("refused:") else self._store
 
 
+class Etags:
+    """Knows of references what a test says: their etags, by URI."""
+
+    def __init__(self) -> None:
+        self.etags: dict[str, str] = {}
+
+    async def look_up(self, pointers: Iterable[Pointer], store: str) -> LookedUp:  # noqa: ARG002  # the interface's
+        """Return the references with these etags."""
+        found = {
+            pointer.position: {
+                path: msgspec.structs.replace(one, etag=self.etags.get(one.uri, ""))
+                for path, one in bare(pointer).items()
+            }
+            for pointer in pointers
+        }
+        return LookedUp(found, ())
+
+
 RETRY_FIRST_SECONDS, RETRY_MOST_SECONDS = 10.0, 100.0
 
 
@@ -351,7 +374,8 @@ class Deliveries:
             Homes(str(state), "", "boot"), NoGuard(), spool.quota, spool.replace_content, clock,
             copy_after_seconds=10, leases_max=10,
         )  # fmt: skip
-        catalogue, digester = Catalogue(clock, spool), Digester(1)
+        self.references = Etags()
+        catalogue, digester = Catalogue(clock, spool, self.references), Digester(1)
         worker = Worker(spool, catalogue, keeper.open, digester)
         reuse = Reuse(worker, catalogue, spool, keeper.open, digester, str(state / PAYLOADS), clock)
         self.dispatch = Dispatch(

@@ -391,3 +391,37 @@ async def test_references_are_recorded(host: Host, tmp_path: Path) -> None:
     assert [await host.number(seq) for seq in seqs] == [0, 0, 1]
     found = manifests(tmp_path / "store")
     assert [found[n]["references"] for n in (0, 1)] == [[{"path": "a", "uri": f"s3://b/{n}"}] for n in (1, 2)]
+
+
+async def test_what_a_reference_leads_to_counts(host: Host, tmp_path: Path) -> None:
+    """The same URI is another version when its etag is another, and the same one when it is not."""
+    seqs = []
+    for etag in ("x", "x", "y"):
+        host.references.etags["s3://b/1"] = etag
+        seqs.append(await host.add(making.referring("s3://b/1")))
+        await host.settle()
+    assert [await host.number(seq) for seq in seqs] == [0, 0, 1]
+    found = manifests(tmp_path / "store")
+    assert [found[n]["references"][0]["etag"] for n in (0, 1)] == ["x", "y"]
+
+
+async def test_a_version_that_was_made_is_not_made_again_because_a_reference_changed(
+    host: Host, tmp_path: Path
+) -> None:
+    """A version whose creation was answered by nobody is taken for made, with what its references were then."""
+    seq = await host.add(making.referring("s3://b/1"))
+    host.references.etags["s3://b/1"] = "then"
+    real = host.store.put
+
+    async def put(at: str, *arguments: Any) -> Any:
+        stat = await real(at, *arguments)
+        if at == keys.version_key("project", "cats", 0):
+            host.store.put = real  # type: ignore[method-assign]
+            host.references.etags["s3://b/1"] = "now"
+            raise UnavailableError("unable: the answer was lost")
+        return stat
+
+    host.store.put = put  # type: ignore[method-assign, assignment]
+    await host.settle()
+    found = manifests(tmp_path / "store")
+    assert (await host.number(seq), sorted(found), found[0]["references"][0]["etag"]) == (0, [0], "then")

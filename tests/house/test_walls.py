@@ -15,7 +15,7 @@ STOREYS = (
     ("cli",),
     ("daemon",),
     ("intake", "control", "tidying"),
-    ("curator", "dispatch", "reuse"),
+    ("copying", "curator", "dispatch", "reuse"),
     ("reader",),
     ("auditing", "collecting", "removing"),
     ("index",),

@@ -52,7 +52,7 @@ def test_an_artifact_holds_what_was_added_when_it_was_added(
     made.add_dir(directory, "images")
     with made.new_file("notes/hello.txt", encoding="utf-8") as file:
         file.write("h\N{LATIN SMALL LETTER E WITH ACUTE}llo")
-    made.add_reference("s3://bucket/raw.tar", "raw/data.tar")
+    made.add_reference("http://127.0.0.1/raw.tar", "raw/data.tar")
     wanted = {f"images/{path.relative_to(directory)}": path.read_bytes() for path in directory.rglob("*.*")}
     source.write_bytes(b"changed")
     shutil.rmtree(directory)
@@ -63,7 +63,7 @@ def test_an_artifact_holds_what_was_added_when_it_was_added(
         "notes/hello.txt": "h\N{LATIN SMALL LETTER E WITH ACUTE}llo".encode(),
     }
     found = manifest(shared, receipt)
-    assert found["references"] == [{"path": "raw/data.tar", "uri": "s3://bucket/raw.tar"}]
+    assert found["references"] == [{"path": "raw/data.tar", "uri": "http://127.0.0.1/raw.tar"}]
     said = ("type", "metadata", "description", "ttl_seconds", "tags", "run", "project")
     assert [found[key] for key in said] == ["dataset", {"a": 1, "b": 2}, "d", 86400.0, ["t"], "r", "p"]
     assert (receipt.version, receipt.files, receipt.size_bytes) == (0, 24, found["size"])

@@ -37,7 +37,7 @@ def version(shared: DaemonProcess, directory: Path, request: pytest.FixtureReque
     name = request.node.name.split("[")[0][:100]
     artifact = dropoff.Artifact(name, "dataset", "what it is", {"epoch": 3}, settings=shared.settings)
     artifact.add_dir(directory)
-    artifact.add_reference("s3://elsewhere/raw.tar", "raw.tar")
+    artifact.add_reference("http://127.0.0.1/raw.tar", "raw.tar")
     shared.run(name="maker").log_artifact(artifact, aliases=["best"], tags=["t"]).wait(60)
     return shared.run(name="user").use_artifact(name)
 
@@ -69,7 +69,7 @@ def test_entries_are_listed_in_the_order_of_names(version: StoredVersion, direct
     entries = version.entries
     assert [entry.path for entry in entries] == sorted([*files(directory), b"raw.tar"])
     by_path = {entry.path: entry for entry in entries}
-    assert by_path[b"raw.tar"].uri == "s3://elsewhere/raw.tar"
+    assert by_path[b"raw.tar"].uri == "http://127.0.0.1/raw.tar"
     assert by_path[b"deep/large.bin"].size_bytes == LARGE
 
 
@@ -179,7 +179,7 @@ def test_a_stream_whose_daemon_dies_says_so(make_daemon: MakeDaemon, directory: 
 def test_a_version_of_references_alone_has_an_empty_copy(shared: DaemonProcess, tmp_path: Path) -> None:
     """Where nothing is stored there is nothing to fetch, and a directory all the same."""
     artifact = dropoff.Artifact("references", "dataset", settings=shared.settings)
-    artifact.add_reference("s3://elsewhere/raw.tar")
+    artifact.add_reference("http://127.0.0.1/raw.tar")
     shared.run().log_artifact(artifact).wait(60)
     version = open_version("project/references", settings=shared.settings)
     assert files(version.get_local_copy()) == files(version.download(tmp_path / "out")) == {}

@@ -65,7 +65,8 @@ def test_a_named_file_takes_the_place_of_the_usual_one(environment: dict[str, st
 def test_every_key_can_come_from_either_source(environment: dict[str, str]) -> None:
     """Each setting is read alike from the file and from its variable."""
     values: dict[str, Any] = {
-        "store": "/data", "state_dir": "/s", "allow_network_state": True, "runtime_dir": "/r", "cache_dir": "/c",
+        "store": "/data", "state_dir": "/s", "allow_network_state": True, "allow_private_references": True,
+        "runtime_dir": "/r", "cache_dir": "/c",
         "answer_deadline_seconds": 0.5, "on_unavailable": "link", "spool_quota_bytes": 1, "spool_floor_bytes": 2,
         "when_full": "wait", "when_full_timeout_seconds": 3.5, "copy_after_seconds": 4.5, "leases_max": 5,
         "link_dir": "/l", "cache_max_bytes": 13, "transfers_max": 6, "in_flight_max": 11, "bandwidth": "1MB/s",
@@ -75,7 +76,7 @@ def test_every_key_can_come_from_either_source(environment: dict[str, str]) -> N
     }  # fmt: skip
     assert set(values) == set(Settings.__struct_fields__)
     by_environment = load(environment | {f"DROPOFF_{key.upper()}": str(v) for key, v in values.items()} | {
-        "DROPOFF_ALLOW_NETWORK_STATE": "true"
+        "DROPOFF_ALLOW_NETWORK_STATE": "true", "DROPOFF_ALLOW_PRIVATE_REFERENCES": "true",
     })  # fmt: skip
     lines = [f"{key} = {'true' if v is True else repr(v)}" for key, v in values.items()]
     write(environment, "\n".join(lines))

@@ -117,6 +117,10 @@ class StruckStore:
         """Stat, unless struck."""
         return await self._struck("stat", lambda: self.inner.stat(key))
 
+    async def head(self, key: str) -> Stat:
+        """Head, unless struck."""
+        return await self._struck("head", lambda: self.inner.head(key))
+
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Get, unless struck."""
         return await self._struck("get", lambda: self.inner.get(key, start, end))

@@ -47,6 +47,17 @@ async def advance(store: Store, key: str, new: AliasRecord) -> None:
     raise _contended(key)
 
 
+async def follow(store: Store, key: str, new: AliasRecord) -> None:
+    """Let an alias stand for what it does elsewhere unless it was moved here later than there."""
+    for _ in range(_TRIES):
+        etag, current = await _look(store, key)
+        if current is not None and current.changed >= new.changed:
+            return
+        if await _swap(store, key, etag, new):
+            return
+    raise _contended(key)
+
+
 async def move(
     store: Store, key: str, new: AliasRecord, noted: str | None, note: Callable[[str], Awaitable[None]]
 ) -> None:

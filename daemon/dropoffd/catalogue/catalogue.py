@@ -9,6 +9,7 @@ from dropoff.records import Entry
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.claims import claimed
 from dropoffd.catalogue.publish import entry, entry_name, publish, publish_run
+from dropoffd.catalogue.references import Looks
 from dropoffd.catalogue.versions import Facts as VersionFacts
 from dropoffd.catalogue.versions import Versions
 from dropoffd.clock import Clock
@@ -32,10 +33,10 @@ class Facts(VersionFacts, Protocol):
 class Catalogue:
     """Publishes jobs; a run's own record goes before its first."""
 
-    def __init__(self, clock: Clock, facts: Facts) -> None:
+    def __init__(self, clock: Clock, facts: Facts, references: Looks) -> None:
         self._clock = clock
         self._facts = facts
-        self.versions = Versions(clock, facts)
+        self.versions = Versions(clock, facts, references)
 
     def key(self, job: Job, held: Held) -> str:
         """Return the key of a digested content."""

@@ -17,37 +17,50 @@ ENTRIES_MAX = 1_000_000
 
 
 def compose(
-    version: Version, additions: Iterable[tuple[int, bool, Mapping[bytes, T]]], refer: Callable[[Pointer], T]
+    version: Version,
+    additions: Iterable[tuple[int, bool, Mapping[bytes, T]]],
+    refer: Callable[[Pointer], Mapping[bytes, T]],
 ) -> dict[bytes, T]:
     """Return what stands under each name, in the order of names; `additions` are (position, overwrite, content).
 
-    Raises UsageError for steps that are missing or contradict each other.
+    `refer` tells what stands for a pointer: the path, or, once that is known, what lies below it. Raises UsageError
+    for steps that are missing or contradict each other.
     """
     steps: dict[int, tuple[bool, Mapping[bytes, T]] | bytes] = {
         position: (overwrite, content) for position, overwrite, content in additions
     }
-    steps |= {one.position: (one.overwrite, {one.path: refer(one)}) for one in version.pointers}
+    steps |= {one.position: (one.overwrite, refer(one)) for one in version.pointers}
     steps |= {one.position: one.path for one in version.removals}
     if steps.keys() != set(range(version.steps)):
         raise UsageError(
             "unable to make the version: some of what was added to it is not in custody any more",
             hint="it was cancelled, or lay unlogged for too long; make the artifact again",
         )
+    claims = {one.position: {one.path} for one in version.pointers}
+    prefixes = {one.position: one.path for one in version.pointers if one.objects_max}
     found: dict[bytes, T] = {}
     # Judged at the end: a later step may have mended it.
     twice: set[bytes] = set()
-    for _, step in sorted(steps.items()):
+    for position, step in sorted(steps.items()):
         if isinstance(step, bytes):
             twice -= _remove(found, step)
-        else:
-            overwrite, content = step
-            taken = found.keys() & content.keys()
-            twice = twice - taken if overwrite else twice | taken
-            found.update(content)
+            continue
+        overwrite, content = step
+        taken = found.keys() & content.keys()
+        twice = twice - taken if overwrite else twice | taken
+        if overwrite:
+            for path in claims.get(position, content.keys()) & set(prefixes.values()):
+                _drop_below(found, path)
+        found.update(content)
     _check(found, twice)
     ordered = dict(sorted(found.items()))
     _check_folders(ordered)
     return ordered
+
+
+def _drop_below(found: dict[bytes, T], path: bytes) -> None:
+    for name in [name for name in found if name.startswith(path + b"/")]:
+        del found[name]
 
 
 def _remove(found: dict[bytes, T], path: bytes) -> set[bytes]:

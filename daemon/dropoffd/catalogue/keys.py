@@ -5,6 +5,7 @@
 
 import enum
 import hashlib
+import re
 from urllib.parse import unquote
 
 from dropoff.messages import Role, RunInfo, Save
@@ -15,6 +16,9 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 # Leaves room for `.json` and the like within a file system's 255.
 _COMPONENT_MAX_BYTES = 240
 _KEPT_BYTES = 120
+COMPONENT = r"[A-Za-z0-9\-_~!'()%][A-Za-z0-9\-._~!'()%]*"
+"""What a component of a key looks like."""
+_CONTENT = re.compile(rf"files/(?:{COMPONENT}/)*([0-9a-f]{{32}})/{COMPONENT}|packs/([0-9a-f]{{32}})\.zip")
 
 
 class Holds(enum.Enum):
@@ -61,6 +65,13 @@ def file_key(save: Save, path: bytes, sha256: str) -> str:
 def pack_key(save: Save, sha256: str) -> str:
     """Return the key of a pack of small files."""
     return f"{component(save.run.project.encode())}/packs/{sha256[:32]}.zip"
+
+
+def told_digest(project: str, key: str) -> str | None:
+    """Return the beginning of the sha256 that the key of a content tells, or None for a key that no content has."""
+    prefix = project_prefix(project)
+    found = _CONTENT.fullmatch(key, len(prefix)) if key.startswith(prefix) else None
+    return (found[1] or found[2]) if found else None
 
 
 def run_key(run: RunInfo) -> str:
@@ -136,6 +147,11 @@ def link_keys(link: LinkRecord) -> tuple[str, ...]:
         return (at_run,)
     run = component(f"{link.run_project}/{link.run}".encode())
     return f"{version_links_prefix(link.project, link.artifact, link.version)}{run}.json", at_run
+
+
+def artifact_prefix(project: str, artifact: str) -> str:
+    """Return what the keys of all that belongs to an artifact begin with, but for its content."""
+    return f"{_artifact(project, artifact)}/"
 
 
 def versions_prefix(project: str, artifact: str) -> str:

@@ -24,7 +24,7 @@ MANIFEST_MAX_BYTES = 512 << 20
 RECORD_MAX_BYTES = MANIFEST_MAX_BYTES
 # Within what a store's answer may have.
 _PIECE_BYTES = 16 << 20
-_SMALL_MAX_BYTES = 4 << 20
+SMALL_MAX_BYTES = 4 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,21 +52,22 @@ def read(data: bytes, decode: Callable[[bytes], T], key: str) -> T:
 
 async def read_manifest(store: Store, key: str) -> tuple[Manifest, bytes]:
     """Return a manifest and its bytes; raises NotFoundError, CorruptError or RefusedError."""
-    data = await _bounded(store, key, MANIFEST_MAX_BYTES)
+    data = await read_bytes(store, key, MANIFEST_MAX_BYTES)
     return read(data, decode_manifest, key), data
 
 
 async def read_record(store: Store, key: str) -> Record:
     """Return what a save stored; raises as `read_manifest`."""
-    return read(await _bounded(store, key, RECORD_MAX_BYTES), decode_record, key)
+    return read(await read_bytes(store, key, RECORD_MAX_BYTES), decode_record, key)
 
 
 async def read_small(store: Store, key: str, decode: Callable[[bytes], T]) -> T:
     """Return what a small object says; raises as `read_manifest`."""
-    return read(await _bounded(store, key, _SMALL_MAX_BYTES), decode, key)
+    return read(await read_bytes(store, key, SMALL_MAX_BYTES), decode, key)
 
 
-async def _bounded(store: Store, key: str, most_bytes: int) -> bytes:
+async def read_bytes(store: Store, key: str, most_bytes: int) -> bytes:
+    """Return all of an object; raises NotFoundError, and RefusedError for one that is larger."""
     data = b""
     while True:
         piece = await store.get(key, len(data), len(data) + _PIECE_BYTES)

@@ -10,8 +10,9 @@ from typing import Protocol
 
 import msgspec
 
-from dropoff.messages import Pointer, Receipt, Version
-from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path, path_fields
+from dropoff.errors import UsageError
+from dropoff.messages import Receipt, Version
+from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
 from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
@@ -19,6 +20,7 @@ from dropoffd.catalogue.compose import compose
 from dropoffd.catalogue.links import made_output
 from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create, moment
+from dropoffd.catalogue.references import LookedUp, Looks, bare
 from dropoffd.clock import Clock
 from dropoffd.custody import Addition, Job, Note
 from dropoffd.errors import SourceChangedError, VanishedError
@@ -43,9 +45,10 @@ class Facts(Protocol):
 class Versions:
     """Publishes versions, and knows what the newest of an artifact holds."""
 
-    def __init__(self, clock: Clock, facts: Facts) -> None:
+    def __init__(self, clock: Clock, facts: Facts, references: Looks) -> None:
         self._clock = clock
         self._facts = facts
+        self._references = references
 
     async def publish(self, store: Store, job: Job) -> Receipt:
         """Make the version of `job` visible, unless the newest has the same content, and move its aliases.
@@ -55,8 +58,7 @@ class Versions:
         version = job.save.version
         assert version is not None, "only versions come here"  # noqa: S101  # a programming error
         additions = await self._facts.stored_additions(job.seq)
-        ours = self._manifest(job, version, additions)
-        number, sha256 = await self._named(store, job, ours, _unproven(additions, self._clock.now()))
+        ours, number, sha256 = await self._named(store, job, version, additions)
         await self._move_aliases(store, job, version, number)
         await made_output(store, job.save.run, ours, number)
         return Receipt(
@@ -72,47 +74,64 @@ class Versions:
             spared_bytes=sum(one.spared_bytes for one in additions),
         )
 
-    def _manifest(self, job: Job, version: Version, additions: Sequence[Addition]) -> Manifest:
+    def _manifest(self, job: Job, version: Version, additions: Sequence[Addition], known: LookedUp) -> Manifest:
         save = job.save
         added: list[tuple[int, bool, dict[bytes, Entry | Reference]]] = [
             (one.position, one.overwrite, {entry_path(entry): entry for entry in one.entries}) for one in additions
         ]
-        content = compose(version, added, _reference)
+        try:
+            content = compose(
+                version, added, lambda pointer: dict(known.found.get(pointer.position) or bare(pointer))
+            )
+        except UsageError as error:  # of what prefixes hold nobody knew at the call
+            raise RefusedError(error.message, hint=f"`dropoff cancel` drops this version; {error.hint}") from error
         entries = tuple(one for one in content.values() if isinstance(one, Entry))
         references = tuple(one for one in content.values() if isinstance(one, Reference))
+        skipped = (*(line for one in additions for line in one.skipped), *known.skipped)
         return Manifest(
             project=save.run.project, artifact=save.name.decode(), type=version.type, version=0,
             digest=content_digest(entries, references), size=sum(entry.size for entry in entries),
             created=moment(save.created_at), job=job.id, run=save.run.name, entries=entries, references=references,
             description=save.description, tags=save.tags, metadata=save.metadata, ttl_seconds=version.ttl_seconds,
-            skipped=tuple(line for one in additions for line in one.skipped)[:SKIPPED_SHOWN],
+            skipped=skipped[:SKIPPED_SHOWN],
         )  # fmt: skip
 
-    async def _named(self, store: Store, job: Job, ours: Manifest, unproven: set[str]) -> tuple[int, str]:
-        """Do as `_number`, once it is sure that all is there which the manifest names."""
-        wanted = unproven & {entry.key for entry in ours.entries}
+    async def _named(
+        self, store: Store, job: Job, version: Version, additions: Sequence[Addition]
+    ) -> tuple[Manifest, int, str]:
+        """Do as `_made`, once it is sure that all is there which the manifest names."""
+        ours = self._manifest(job, version, additions, LookedUp({}, ()))
+        wanted = _unproven(additions, self._clock.now()) & {entry.key for entry in ours.entries}
         try:
             async with claimed(store, ours.project, job.id, wanted, self._clock.now()):
-                return await self._number(store, job, ours)
+                return await self._made(store, job, version, additions, ours)
         except VanishedError as error:
             raise RefusedError(
                 f"unable to publish {ours.artifact!r}: {error.message}",
                 hint="they were removed after they were delivered: log it again; `dropoff cancel` drops this version",
             ) from error
 
-    async def _number(self, store: Store, job: Job, ours: Manifest) -> tuple[int, str]:
-        """Return the number of the version with our content, newly made if need be, and its manifest's sha256."""
+    async def _made(
+        self, store: Store, job: Job, version: Version, additions: Sequence[Addition], ours: Manifest
+    ) -> tuple[Manifest, int, str]:
+        """Return the version with our content, newly made if need be, its number, and its manifest's sha256.
+
+        `ours` is the manifest before anything is known of references.
+        """
         noted = await self._facts.note(job.seq)
         if noted.number is not None:
             made = await version_at(store, ours.project, ours.artifact, noted.number)
             if made.manifest is not None and made.manifest.job == job.id:
                 return _checked(made, ours)
         newest = await newest_version(store, ours.project, ours.artifact)
+        if version.pointers:
+            known = await self._references.look_up(version.pointers, store.url)
+            ours = self._manifest(job, version, additions, known)
         while True:
             if newest.manifest is not None:
                 _check_type(newest.manifest, ours)
                 if newest.manifest.digest == ours.digest:
-                    return newest.number, newest.sha256
+                    return ours, newest.number, newest.sha256
             number = newest.number + 1
             await self._facts.set_note(job.seq, msgspec.structs.replace(noted, number=number))
             data = encode(msgspec.structs.replace(ours, version=number, previous_sha256=newest.sha256))
@@ -123,7 +142,7 @@ class Versions:
                 if newest.manifest is not None and newest.manifest.job == job.id:
                     return _checked(newest, ours)
             else:
-                return number, hashlib.sha256(data).hexdigest()
+                return ours, number, hashlib.sha256(data).hexdigest()
 
     async def _move_aliases(self, store: Store, job: Job, version: Version, number: int) -> None:
         project, artifact = job.save.run.project, job.save.name.decode()
@@ -151,11 +170,6 @@ def _unproven(additions: Sequence[Addition], now: float) -> set[str]:
     }
 
 
-def _reference(pointer: Pointer) -> Reference:
-    path, raw = path_fields(pointer.path)
-    return Reference(path=path, path_base64=raw, uri=pointer.uri)
-
-
 def _check_type(newest: Manifest, ours: Manifest) -> None:
     if newest.type != ours.type:
         raise RefusedError(
@@ -164,10 +178,11 @@ def _check_type(newest: Manifest, ours: Manifest) -> None:
         )
 
 
-def _checked(made: Newest, ours: Manifest) -> tuple[int, str]:
-    if made.manifest is None or made.manifest.digest != ours.digest:
+def _checked(made: Newest, ours: Manifest) -> tuple[Manifest, int, str]:
+    """Return the version that an earlier try made; its references were looked at then."""
+    if made.manifest is None or content_digest(made.manifest.entries, ()) != content_digest(ours.entries, ()):
         raise SourceChangedError(
             f"unable to publish job {ours.job}: the store has its version with other content",
             hint="two spools delivered the same job with different content; look at both, then cancel this one",
         )
-    return made.number, made.sha256
+    return made.manifest, made.number, made.sha256

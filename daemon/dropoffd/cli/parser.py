@@ -5,14 +5,15 @@ from typing import Protocol
 
 from dropoff.messages import Category, JobState
 from dropoff.version import VERSION
-from dropoffd.cli import commands, curating, finding, reading
+from dropoffd.cli import commands, copying, curating, finding, reading
 from dropoffd.errors import Exit
 
 _EXIT_CODES = "\n".join(f"  {code.value:3}  {text}" for code, text in {
     Exit.OK: "done",
     Exit.FAILED: "the daemon refused, or something went wrong; the message says what",
     Exit.USAGE: "the command line is wrong",
-    Exit.TROUBLED: "wait: some jobs are held or were given up; status, doctor, verify: something needs a person",
+    Exit.TROUBLED: "wait: some jobs are held or were given up; status, doctor, verify: something needs a person; "
+    "export, import: something was not copied",
     Exit.TIMEOUT: "wait: the time was up first; the jobs go on",
     Exit.UNAVAILABLE: "no daemon answers",
     Exit.SOFTWARE: "demo: what was stored is not what was saved",
@@ -47,6 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     _jobs(verb)
     _stores(verb)
     _curating(verb)
+    _copying(verb)
     _daemon(verb)
     return parser.parse_args(argv)
 
@@ -167,6 +169,19 @@ def _curating(verb: _Verb) -> None:
     _store(verify)
 
 
+def _copying(verb: _Verb) -> None:
+    """Add what copies from store to store."""
+    export = verb("export", copying.copy, "copy a project, a run or an artifact to another store")
+    export.add_argument("target", metavar="STORE", help="a URL or a directory")
+    export.add_argument("--from", dest="source", metavar="URL", help="the store that has it (the setting `store`)")
+    _scope(export)
+
+    take = verb("import", copying.copy, "copy a project, a run or an artifact from another store")
+    take.add_argument("source", metavar="STORE", help="a URL or a directory")
+    take.add_argument("--to", dest="target", metavar="URL", help="the store that gets it (the setting `store`)")
+    _scope(take)
+
+
 def _daemon(verb: _Verb) -> None:
     """Add what runs the daemon."""
     serve = verb("serve", commands.serve, "run the daemon in the foreground", json=False)
@@ -179,6 +194,15 @@ def _daemon(verb: _Verb) -> None:
         json=False,
     )
     demo.add_argument("--directory", metavar="DIR", help="where to work and leave the store (a new temporary one)")
+
+
+def _scope(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--project", default="default", help="of which project (default)")
+    part = verb.add_mutually_exclusive_group()
+    part.add_argument("--run", default="", metavar="NAME", help="only this run, and the versions that it made")
+    part.add_argument(
+        "--artifact", default="", metavar="NAME[:VERSION]", help="only this artifact, or one version of it"
+    )
 
 
 def _place(verb: argparse.ArgumentParser) -> None:

@@ -17,20 +17,25 @@ from rich.progress import Progress as Bars
 
 from dropoff.messages import FINAL_STATES, JobState, Settled, StatusReport
 from dropoff.names import display
+from dropoffd.copying.tally import Tally
+
+
+def _bars() -> Bars:
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+    )
 
 
 class Progress:
     """One bar for all that is in custody, and one for each job on its way."""
 
     def __init__(self) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
-        )
+        self._bars = _bars()
         self._all = self._bars.add_task("waiting for the daemon", total=None)
         self._jobs: dict[str, TaskID] = {}
         self._whole_bytes = 0
@@ -68,3 +73,29 @@ class Progress:
             if job.job not in self._jobs:
                 self._jobs[job.job] = self._bars.add_task(f"  {display(job.name)}", total=job.size_bytes)
             self._bars.update(self._jobs[job.job], completed=job.sent_bytes)
+
+
+class CopyProgress:
+    """One bar for a copy, as far as it is known what is to be copied."""
+
+    def __init__(self) -> None:
+        self._bars = _bars()
+        self._all = self._bars.add_task("looking", total=None)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, tally: Tally) -> None:
+        """Show how far it is."""
+        self._bars.update(
+            self._all,
+            description=f"{tally.versions} versions, {tally.records} records, {tally.objects} objects",
+            total=tally.expected_bytes,
+            completed=tally.moved_bytes,
+        )

@@ -67,35 +67,21 @@ def answer(settings: Settings, asked: Reading | Curating, kind: type[_Answer], f
 
 async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -> Answer:
     # The other commands must not pay for all this.
+    from dropoffd.cli.here import stores_here  # noqa: PLC0415
     from dropoffd.clock import SystemClock  # noqa: PLC0415
     from dropoffd.curator import Curator  # noqa: PLC0415
     from dropoffd.fetch.cache import Cache  # noqa: PLC0415
     from dropoffd.index.index import Indexes  # noqa: PLC0415
-    from dropoffd.limits.bandwidth import Bandwidth  # noqa: PLC0415
     from dropoffd.reader import Reader  # noqa: PLC0415
-    from dropoffd.stores.registry import Stores  # noqa: PLC0415
-
-    found: dict[str, str] = {}
-
-    async def recall(key: str) -> str | None:
-        return found.get(key)
-
-    async def remember(key: str, value: str) -> None:
-        found[key] = value
 
     clock = SystemClock()
-    stores = Stores(
-        clock, recall, remember, Bandwidth(clock, settings.bandwidth, recall, remember),
-        requests_per_second=settings.requests_per_second, in_flight_max=settings.in_flight_max,
-    )  # fmt: skip
     try:
-        cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
-        if isinstance(asked, Curating):
-            return await Curator(stores, indexes, clock, settings.retention).answer(asked)
-        return await Reader(stores, cache, indexes, clock).answer(asked, fd)
+        async with stores_here(settings) as stores:
+            cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
+            if isinstance(asked, Curating):
+                return await Curator(stores, indexes, clock, settings.retention).answer(asked)
+            return await Reader(stores, cache, indexes, clock).answer(asked, fd)
     except OSError as error:
         raise UsageError(
             f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"
         ) from error
-    finally:
-        await stores.aclose()

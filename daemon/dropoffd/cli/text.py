@@ -9,6 +9,7 @@ import msgspec
 from dropoff.errors import UsageError
 from dropoff.messages import JobReport, JobState, Rates, Settled, StatusReport
 from dropoff.names import display, printable
+from dropoffd.copying.tally import Copied
 
 _SPANS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _ORDER = (
@@ -133,6 +134,25 @@ def settled(answer: Settled) -> str:
     if answer.pending:
         lines[0] += f", {answer.pending} not yet"
     lines += [f"  {job.job[:16]}  {display(job.name)}  {job.state}: {job.reason}" for job in answer.troubled]
+    return _printed(lines)
+
+
+def copied(report: Copied) -> str:
+    """Return what came of a copy."""
+    things = f"{report.versions} versions, {report.runs} runs, {report.records} records, {report.links} links"
+    lines = [f"{report.project}: {things} copied to {report.target}; {report.present} were there"]
+    content = f"{report.objects} objects of {size(report.copied_bytes)} copied"
+    lines.append(f"  content: {content}; {report.objects_present} were there")
+    if report.removed:
+        lines.append(f"  {report.removed} versions were removed there, and stay so")
+    if report.unknown:
+        lines.append(f"  {report.unknown} objects that are none of ours were left out")
+    for title, count, troubles in (
+        ("CONFLICT: the target has another, and nothing was copied over it", report.conflicts, report.conflicting),
+        ("DAMAGED in the source, and left out", report.damaged, report.damage),
+    ):
+        if count:
+            lines += ["", f"{title} ({count}):", *(f"  {one.what}: {one.cause}" for one in troubles)]
     return _printed(lines)
 
 

@@ -59,8 +59,12 @@ class Incoming:
 
     def held_bytes(self) -> int:
         """Return the space that earlier tries took here already."""
+        held = 0
         with os.scandir(self.fd) as entries:
-            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # others land theirs meanwhile
+                    held += entry.stat(follow_symlinks=False).st_blocks * 512
+        return held
 
     def part(self, content: Wanted) -> "PartFile":
         """Open the part file of a large content: what an earlier try left, or a new one."""

@@ -94,7 +94,7 @@ async def _hashed(store: Store, held: Sequence[File]) -> tuple[list[Damage], int
     contents = {file.content for file in held}
     for content in contents:
         try:
-            good = await _sha256(store, content) == content.sha256
+            good = await sha256_of(store, content) == content.sha256
             cause = "" if good else "its bytes are not those of its sha256"
         except DamagedError as error:
             cause = error.message
@@ -103,7 +103,8 @@ async def _hashed(store: Store, held: Sequence[File]) -> tuple[list[Damage], int
     return damage, sum(content.size_bytes for content in contents)
 
 
-async def _sha256(store: Store, content: Wanted) -> str:
+async def sha256_of(store: Store, content: Wanted) -> str:
+    """Return the digest of what a store gives for a content; raises DamagedError where it is less, and StoreError."""
     digest = hashlib.sha256()
     for start in range(content.start, content.end, PIECE_BYTES):
         piece = await exactly(store, content.key, start, min(start + PIECE_BYTES, content.end))

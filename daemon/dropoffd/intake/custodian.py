@@ -132,7 +132,7 @@ class Custodian:
             )
         additions = await self._spool.additions(version.draft)
         content = [(one.position, one.overwrite, dict.fromkeys(one.paths)) for one in additions]
-        await promptly(partial(compose, version, content, lambda _: None))
+        await promptly(partial(compose, version, content, lambda one: {one.path: None}))
 
     async def _take_deposited_version(self, save: Save) -> None:
         """Take a version whose caller is gone: what is wrong with it holds it."""

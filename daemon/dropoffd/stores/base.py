@@ -215,6 +215,9 @@ class Store(Protocol):
     async def stat(self, key: str) -> Stat:
         """Return what is under `key`; raises NotFoundError."""
 
+    async def head(self, key: str) -> Stat:
+        """Return what the store says of `key` without looking at its bytes; raises NotFoundError."""
+
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield every object whose key begins with `prefix`, in the order of keys."""
 

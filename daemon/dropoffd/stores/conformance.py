@@ -170,12 +170,12 @@ async def put_returns_what_the_store_has(store: Store) -> None:
 
 @check
 async def stat_tells_size_and_digest(store: Store) -> None:
-    """`stat` tells the key, the size and, if the store knows one, the right sha256."""
+    """`stat` tells the key, the size and, if the store knows one, the right sha256; `head` what was noted of it."""
     key = f"{somewhere()}/object"
     await put(store, key, b"some bytes")
-    found = await store.stat(key)
-    assert (found.key, found.size_bytes) == (key, 10)
-    assert found.sha256 in {sha256(b"some bytes"), ""}
+    found, noted = await store.stat(key), await store.head(key)
+    assert (found.key, found.size_bytes) == (noted.key, noted.size_bytes) == (key, 10)
+    assert {found.sha256, noted.sha256} <= {sha256(b"some bytes"), ""}
     assert found.sha256 or store.limits.verifies != "sha256"
 
 
@@ -265,10 +265,11 @@ async def ranges_are_received_where_they_are_wanted(store: Store) -> None:
 
 @check
 async def reading_what_is_not_there_says_so(store: Store) -> None:
-    """`get` and `stat` of a key that nobody put raise NotFoundError."""
+    """`get`, `stat` and `head` of a key that nobody put raise NotFoundError."""
     key = f"{somewhere()}/nothing"
     await expect(NotFoundError, store.get(key))
     await expect(NotFoundError, store.stat(key))
+    await expect(NotFoundError, store.head(key))
 
 
 @check

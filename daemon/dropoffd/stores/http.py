@@ -19,7 +19,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -56,6 +56,9 @@ _HINT = "deliveries go on by themselves when it answers; check the network, the 
 _SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the other end has not acknowledged
 # linux/tcp.h, struct tcp_info: tcpi_last_ack_recv, in milliseconds.
 _LAST_ACK = struct.Struct("56xI")
+
+
+Judge = Callable[[str], None]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -144,9 +147,15 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Http:
-    """Sends requests to one server; to be made in a thread (certificates are read), connected on first use."""
+    """Sends requests to one server; to be made in a thread (certificates are read), connected on first use.
 
-    def __init__(self, ca_file: str = "") -> None:
+    With `judge`, which raises OSError for an address that must not be used, it connects to whatever server a URL
+    names: each address is judged when it is about to be connected to, whatever a name stood for before, and no proxy
+    is used, behind which nobody here sees addresses.
+    """
+
+    def __init__(self, ca_file: str = "", judge: Judge | None = None) -> None:
+        self._judge = judge
         self._trust = ssl.create_default_context(cafile=ca_file or None)
         self._session: aiohttp.ClientSession | None = None
         self._wires: set[_Wire] = set()
@@ -157,7 +166,7 @@ class Http:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=_Connector(
-                    limit=0, ssl=self._trust, socket_factory=_socket, keepalive_timeout=_IDLE_SECONDS
+                    limit=0, ssl=self._trust, socket_factory=self._socket, keepalive_timeout=_IDLE_SECONDS
                 ),
                 # The watchdog takes the place of a total limit.
                 timeout=aiohttp.ClientTimeout(total=None, connect=_REACH_SECONDS, sock_connect=_CONNECT_SECONDS),
@@ -253,9 +262,16 @@ class Http:
         aiohttp would read that, and ~/.netrc, in threads at each request, which doubles what a small one costs; and
         what a netrc has for a host would take the place of our signature.
         """
+        if self._judge is not None:
+            return None
         if (scheme, host) not in self._proxies:
             self._proxies[scheme, host] = None if proxy_bypass(host) else getproxies().get(scheme)
         return self._proxies[scheme, host]
+
+    def _socket(self, address: AddrInfoType) -> socket.socket:
+        if self._judge is not None:
+            self._judge(str(address[4][0]))
+        return _socket(address)
 
     async def aclose(self) -> None:
         """Close every connection."""

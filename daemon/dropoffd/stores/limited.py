@@ -65,6 +65,10 @@ class LimitedStore:
         """Return what is under `key`."""
         return await self._brake.request(lambda: self._inner.stat(key))
 
+    async def head(self, key: str) -> Stat:
+        """Return what the store says of `key`."""
+        return await self._brake.request(lambda: self._inner.head(key))
+
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix."""
         return self._inner.list(prefix)

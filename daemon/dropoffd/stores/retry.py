@@ -144,6 +144,10 @@ class RetryingStore:
         """Return what is under `key`."""
         return await self._patiently(lambda: self._inner.stat(key))
 
+    async def head(self, key: str) -> Stat:
+        """Return what the store says of `key`."""
+        return await self._patiently(lambda: self._inner.head(key))
+
     def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix; a listing that breaks is its caller's to begin again."""
         return self._inner.list(prefix)

@@ -19,7 +19,7 @@ def made(
     count = len(additions) + len(removals) + len(pointers) if steps is None else steps
     version = Version(draft="d", type="t", steps=count, removals=removals, pointers=pointers)
     content = [(position, overwrite, dict.fromkeys(paths, position)) for position, overwrite, paths in additions]
-    return dict(compose(version, content, lambda pointer: pointer.uri))  # type: ignore[arg-type, return-value]
+    return dict(compose(version, content, lambda one: {one.path: one.uri}))  # type: ignore[dict-item]
 
 
 def test_steps_count_in_their_order() -> None:
@@ -71,3 +71,24 @@ def test_no_name_is_ever_a_file_and_a_folder(steps: list[tuple[bytes, bool]]) ->
     else:
         assert not any(one.startswith(other + b"/") for one in found for other in found)
         assert list(found) == sorted({path for path, _ in steps})
+
+
+def test_what_lies_below_a_prefix_goes_with_it() -> None:
+    """Whatever takes a prefix's name, or removes it, takes the place of all that lay below it."""
+    first = Pointer(position=0, path=b"a", uri="s3://b/", objects_max=9)
+    again = Pointer(position=1, path=b"a", uri="s3://c/", objects_max=9, overwrite=True)
+    below = {0: {b"a/1": 1, b"a/2": 2}, 1: {b"a/2": 3}}
+
+    def composed(*pointers: Pointer, overwriting: bool = False, removed: bool = False) -> dict[bytes, int]:
+        steps = len(pointers) + overwriting + removed
+        version = Version(
+            draft="d", type="t", steps=steps, pointers=pointers,
+            removals=(Removal(position=1, path=b"a"),) if removed else (),
+        )  # fmt: skip
+        added = [(1, True, {b"a": 7})] if overwriting else []
+        return compose(version, added, lambda one: below[one.position])
+
+    assert composed(first) == {b"a/1": 1, b"a/2": 2}
+    assert composed(first, again) == {b"a/2": 3}
+    assert composed(first, overwriting=True) == {b"a": 7}
+    assert composed(first, removed=True) == {}

@@ -93,6 +93,10 @@ class DirectoryStore:
         """Return what is under `key`."""
         return await self._in_thread(self._stat, key)
 
+    async def head(self, key: str) -> Stat:
+        """Return what is known of `key`."""
+        return await self._in_thread(partial(self._stat, key, hashed=False))
+
     async def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix."""
         for found in await self._in_thread(_listed, self._root, prefix):
@@ -207,11 +211,11 @@ class DirectoryStore:
         finally:
             os.close(fd)
 
-    def _stat(self, key: str) -> Stat:
+    def _stat(self, key: str, *, hashed: bool = True) -> Stat:
         path = self._path(key)
         fd = _open(path)
         try:
-            sha256 = _known_sha256(fd) or _hash(fd)
+            sha256 = _known_sha256(fd) or (_hash(fd) if hashed else "")
             return msgspec.structs.replace(_told(key, os.stat(path)), sha256=sha256)
         finally:
             os.close(fd)
@@ -301,7 +305,7 @@ def _open(path: str) -> int:
 def _known_sha256(fd: int) -> str:
     try:
         return os.getxattr(fd, _SHA256).decode()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

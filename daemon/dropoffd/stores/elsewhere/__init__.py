@@ -1,0 +1,1 @@
+"""What lies elsewhere than in our stores: looked at, and never written to."""
