@@ -42,7 +42,9 @@ _SWEPT_AT_ONCE = 500
 _REMOVED_AT_ONCE = 16
 # A sweep that takes longer than this gives up, long before deliveries stop to respect what it announced.
 _SWEEP_SECONDS = SWEEP_MOST_SECONDS / 4
-_NAMING = frozenset({Holds.RECORD, Holds.MANIFEST, Holds.REMOVED})
+_NAMING = frozenset({Holds.RECORD, Holds.MANIFEST, Holds.REMOVED, Holds.CONTRIBUTION})
+# A group that nobody finished for so long is not waited for any more.
+_UNFINISHED_SECONDS = 30 * 86400.0
 # Uploads in parts that nobody went on with for so long.
 _ABANDONED_SECONDS = 7 * 86400.0
 
@@ -103,6 +105,12 @@ class Collector:
     def _is_old(self, stat: Stat) -> bool:
         return self._now - stat.modified_at > self._grace
 
+    def _is_over(self, stat: Stat) -> bool:
+        kind = keys.holds(stat.key)
+        if kind is Holds.CONTRIBUTION:
+            return self._is_old(stat) and self._now - stat.modified_at > _UNFINISHED_SECONDS
+        return kind is Holds.REMOVED and self._is_old(stat)
+
     async def _find(self) -> None:
         # Content first: what is named meanwhile is seen afterwards.
         for prefix in keys.content_prefixes(self._project):
@@ -113,7 +121,7 @@ class Collector:
                     self._count(stat.size_bytes)
 
         async def spare(stat: Stat, found: Found) -> None:
-            if keys.holds(stat.key) is Holds.REMOVED and self._is_old(stat):
+            if self._is_over(stat):
                 self._forgotten.add(stat.key)
             elif isinstance(found, CorruptError | RefusedError):
                 self._unreadable.append(found.message)

@@ -21,8 +21,10 @@ from dropoff.errors import UsageError
 from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
 from dropoff.messages import (
-    SAVE_FORMAT,
+    ARTIFACT_FORMAT,
+    GROUP_FORMAT,
     Category,
+    Group,
     Kind,
     Part,
     Pointer,
@@ -74,6 +76,7 @@ class Artifact:
         self.skipped: list[str] = []
         """What added directories held that could not be saved, and why."""
         self.settings = settings or load()
+        self._offline = offline
         self._hand_over = _shared(self.settings, offline=offline)
         self._draft = new_job_id()
         self._owner = os.getpid()
@@ -195,7 +198,21 @@ class Artifact:
             self._removals.append(Removal(position=position, path=path))
             self._names -= below
 
-    def close_with(self, run: RunInfo, aliases: Iterable[str], tags: Iterable[str], priority: int) -> Save:
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added to it."""
+        return self._steps == 0
+
+    def emptied(self) -> "Artifact":
+        """Return another with the same name and all that was said of it, and no files."""
+        return Artifact(
+            self.name, self.type, self.description, self.metadata, self.ttl_seconds, settings=self.settings,
+            offline=self._offline,
+        )  # fmt: skip
+
+    def close_with(
+        self, run: RunInfo, aliases: Iterable[str], tags: Iterable[str], priority: int, group: Group | None = None
+    ) -> Save:
         """Return the save that makes the version, and hand it over; nothing can be added afterwards."""
         with self._step(counted=False):
             save = Save(
@@ -206,7 +223,7 @@ class Artifact:
                 category=Category.OUTPUT,
                 source=b"",
                 created_at=time.time(),
-                format=SAVE_FORMAT,
+                format=GROUP_FORMAT if group else ARTIFACT_FORMAT,
                 description=self.description,
                 tags=arguments.tags(tags),
                 metadata=arguments.plain(self.metadata),
@@ -219,6 +236,7 @@ class Artifact:
                     ttl_seconds=self.ttl_seconds,
                     removals=tuple(self._removals),
                     pointers=tuple(self._pointers),
+                    group=group,
                 ),
             )
             arguments.check_sound(save, decode_request)
@@ -277,7 +295,7 @@ def _addition(kind: Kind, name: bytes, source: bytes, part: Part, serializer: "S
         category=Category.OUTPUT,
         source=source,
         created_at=time.time(),
-        format=SAVE_FORMAT,
+        format=ARTIFACT_FORMAT,
         content_type=(serializer and serializer.content_type) or None,
         part=part,
         serializer=serializer.name if serializer else "",

@@ -16,7 +16,8 @@ from dropoff.ids import JobId
 
 PROTOCOL = 1
 # The newest format of a save; one that says nothing of artifacts is still of the first, so that any daemon takes it.
-SAVE_FORMAT = 2
+ARTIFACT_FORMAT, GROUP_FORMAT = 2, 3
+SAVE_FORMAT = GROUP_FORMAT
 PRIORITY_MOST = 1_000
 # What the spool's database can hold as a number.
 _SEQ_MOST = 2**63 - 1
@@ -157,6 +158,18 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     objects_max: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that a version has several writers: this save contributes to it, or brings it all together (`finish`).
+
+    `writer` tells the contributions apart; of one writer the later counts. `writers` is how many there have to be.
+    """
+
+    name: str
+    writer: str = ""
+    finish: bool = False
+    writers: int = 0
+
+
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """Says that a save makes a version of an artifact out of all `steps` of `draft`.
 
@@ -170,6 +183,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: float | None = None
     removals: tuple[Removal, ...] = ()
     pointers: tuple[Pointer, ...] = ()
+    group: Group | None = None
 
 
 class Save(msgspec.Struct, frozen=True, kw_only=True, tag="save"):

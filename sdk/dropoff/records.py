@@ -103,6 +103,59 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The sha256 of the manifest before this one, as it was read."""
 
 
+class Contribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of several writers brings to a version that is not there yet."""
+
+    project: str
+    artifact: str
+    type: str
+    group: str
+    writer: str
+    job: JobId
+    run: str
+    created: str
+    entries: tuple[Entry, ...]
+    references: tuple[Reference, ...] = ()
+    format: int = STORE_FORMAT
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    skipped: tuple[str, ...] = ()
+
+
+class GroupClosed(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing that is contributed from now on is sure to count."""
+
+    job: JobId
+    created: str
+    format: int = STORE_FORMAT
+
+
+class GroupFinished(msgspec.Struct, frozen=True, kw_only=True):
+    """Which contributions, by their jobs, the version of a group is made of, and what its manifest says besides.
+
+    `newest` was the number of the newest version, -1 for none: the group's has a later one.
+    """
+
+    job: JobId
+    run: str
+    created: str
+    newest: int
+    contributions: tuple[JobId, ...]
+    format: int = STORE_FORMAT
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    ttl_seconds: float | None = None
+
+
+class GroupDone(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version a group became."""
+
+    version: int
+    format: int = STORE_FORMAT
+
+
 class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Which version an alias stands for; replaced only by who knows what it stood for."""
 
@@ -147,6 +200,9 @@ decode_record = msgspec.json.Decoder(Record).decode
 decode_run = msgspec.json.Decoder(RunRecord).decode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
 decode_link = msgspec.json.Decoder(LinkRecord).decode
+decode_contribution = msgspec.json.Decoder(Contribution).decode
+decode_done = msgspec.json.Decoder(GroupDone).decode
+decode_finished = msgspec.json.Decoder(GroupFinished).decode
 decode_claim = msgspec.json.Decoder(Claim).decode
 decode_sweep = msgspec.json.Decoder(Sweep).decode
 decode_alias = msgspec.json.Decoder(AliasRecord).decode

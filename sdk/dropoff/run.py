@@ -20,6 +20,7 @@ from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
 from dropoff.messages import (
     Category,
+    Group,
     Keep,
     Kind,
     RunId,
@@ -237,12 +238,58 @@ class Run:
             raise UsageError(
                 f"unable to log {artifact!r} under another name or type", hint="leave name= and type= out"
             )
+        return self._close(artifact, aliases, tags, priority)
+
+    def upsert_artifact(
+        self, artifact: Artifact, group: str, *, writer: str | None = None, priority: int = 0
+    ) -> Delivery:
+        """Contribute to a version that many writers make together, from any process or host, in any order.
+
+        It becomes visible when `finish_artifact` is called for the group. Tried again, the same files are no
+        conflict; with a `writer` of its own, such as its rank, the later contribution takes the place of the earlier.
+        The delivery is held, and says so, where the group was finished without it.
+        """
+        name = writer or f"{self.info.host}-{new_job_id()}"
+        made = Group(name=arguments.label(group, "group"), writer=arguments.label(name, "writer"))
+        return self._close(artifact, (), (), priority, made)
+
+    def finish_artifact(
+        self,
+        artifact: Artifact,
+        group: str,
+        aliases: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        *,
+        writers: int = 0,
+        priority: int = 0,
+    ) -> Delivery:
+        """Make one version of what was contributed to a group, once all of it is stored.
+
+        What this host contributed before is waited for; what others did, only if `writers` says how many there have
+        to be. What `artifact` holds is contributed, too; its description, metadata and time to live are the version's.
+        Called again, it is the same version. It is held where writers brought different content under one name.
+        """
+        named = arguments.label(group, "group")
+        if not artifact.is_empty:
+            self.upsert_artifact(artifact, named, priority=priority)
+            artifact = artifact.emptied()
+        made = Group(name=named, finish=True, writers=writers)
+        return self._close(artifact, alias_names(aliases), arguments.tags(tags), priority, made)
+
+    def _close(
+        self,
+        artifact: Artifact,
+        aliases: Iterable[str],
+        tags: Iterable[str],
+        priority: int,
+        group: Group | None = None,
+    ) -> Delivery:
         if artifact.settings.state_dir != self._settings.state_dir:
             raise UsageError(
                 f"unable to log {artifact!r}: its files are with another daemon",
                 hint="make it with the same settings: Artifact(..., settings=run.settings)",
             )
-        save = artifact.close_with(self.info, aliases, tags, arguments.priority(priority))
+        save = artifact.close_with(self.info, aliases, tags, arguments.priority(priority), group)
         return Delivery(self._settings, save.job, artifact.skipped)
 
     def _artifact_of(self, path: Source, name: str | None, kind: str | None) -> Artifact:

@@ -42,7 +42,7 @@ async def advance(store: Store, key: str, new: AliasRecord) -> None:
         etag, current = await _look(store, key)
         if current is not None and current.version >= new.version:
             return
-        if await _swap(store, key, etag, new):
+        if await swap(store, key, etag, encode(new)):
             return
     raise _contended(key)
 
@@ -53,7 +53,7 @@ async def follow(store: Store, key: str, new: AliasRecord) -> None:
         etag, current = await _look(store, key)
         if current is not None and current.changed >= new.changed:
             return
-        if await _swap(store, key, etag, new):
+        if await swap(store, key, etag, encode(new)):
             return
     raise _contended(key)
 
@@ -73,7 +73,7 @@ async def move(
             return
         if noted is None:
             await note(etag)
-        if await _swap(store, key, etag, new):
+        if await swap(store, key, etag, encode(new)):
             return
         noted = None
     raise _contended(key)
@@ -105,8 +105,8 @@ async def _look(store: Store, key: str) -> tuple[str, AliasRecord | None]:
     return etag, await alias_of(store, key)
 
 
-async def _swap(store: Store, key: str, etag: str, new: AliasRecord) -> bool:
-    data = encode(new)
+async def swap(store: Store, key: str, etag: str, data: bytes) -> bool:
+    """Store a small object in place of that with an etag, empty for none; False if it is another by now."""
     body = Bytes(data, hashlib.sha256(data).hexdigest())
     try:
         await store.put(key, body, Replace(etag) if etag else Create(), ignore_progress)

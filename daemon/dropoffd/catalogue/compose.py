@@ -54,7 +54,7 @@ def compose(
         found.update(content)
     _check(found, twice)
     ordered = dict(sorted(found.items()))
-    _check_folders(ordered)
+    check_folders(ordered)
     return ordered
 
 
@@ -84,7 +84,7 @@ def _check(found: Mapping[bytes, object], twice: set[bytes]) -> None:
         raise UsageError(f"unable to make a version of more than {ENTRIES_MAX} files", hint="log several artifacts")
 
 
-def _check_folders(found: Mapping[bytes, object]) -> None:
+def check_folders(found: Mapping[bytes, object]) -> None:
     """Refuse a name that is a file's and a folder's at once: nobody could write both."""
     for path in found:
         above = path

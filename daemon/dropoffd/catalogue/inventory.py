@@ -1,6 +1,7 @@
 """Go through the records and manifests of a store: what each of them names is what somebody saved.
 
-Manifests of versions that were removed are gone through, too, where they are asked for.
+Manifests of versions that were removed, and contributions to versions that are not there yet, are gone through, too,
+where they are asked for.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -8,15 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 import anyio
 import msgspec
 
-from dropoff.records import Manifest, Record
+from dropoff.records import Contribution, Manifest, Record
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.keys import Holds
-from dropoffd.catalogue.reading import read_manifest, read_record
+from dropoffd.catalogue.reading import read_contribution, read_manifest, read_record
 from dropoffd.stores.base import CorruptError, NotFoundError, RefusedError, Stat, Store, StoreError
 
 _READ_AT_ONCE = 8
 
-Found = Record | Manifest | CorruptError | RefusedError
+Found = Record | Manifest | Contribution | CorruptError | RefusedError
 Use = Callable[[Stat, Found], Awaitable[None]]
 
 STANDING = frozenset({Holds.RECORD, Holds.MANIFEST})
@@ -80,6 +81,8 @@ async def _read(store: Store, key: str) -> Found:
     try:
         if keys.holds(key) is Holds.RECORD:
             return await read_record(store, key)
+        if keys.holds(key) is Holds.CONTRIBUTION:
+            return await read_contribution(store, key)
         return (await read_manifest(store, key))[0]
     except (CorruptError, RefusedError) as error:
         return error

@@ -28,7 +28,16 @@ class Holds(enum.Enum):
     RECORD = enum.auto()
     MANIFEST = enum.auto()
     REMOVED = enum.auto()
+    CONTRIBUTION = enum.auto()
     ALIAS = enum.auto()
+
+
+_SHELVES = {
+    ("runs", "files"): Holds.RECORD,
+    ("artifacts", "versions"): Holds.MANIFEST,
+    ("artifacts", "removed"): Holds.REMOVED,
+    ("artifacts", "aliases"): Holds.ALIAS,
+}
 
 
 def holds(key: str) -> Holds | None:
@@ -36,14 +45,10 @@ def holds(key: str) -> Holds | None:
     match key.split("/"):
         case [_, "runs", _, "run.json"]:
             return Holds.RUN
-        case [_, "runs", _, "files", _]:
-            return Holds.RECORD
-        case [_, "artifacts", _, "versions", _]:
-            return Holds.MANIFEST
-        case [_, "artifacts", _, "removed", _]:
-            return Holds.REMOVED
-        case [_, "artifacts", _, "aliases", _]:
-            return Holds.ALIAS
+        case [_, "artifacts", _, "parts", _, _]:
+            return Holds.CONTRIBUTION
+        case [_, room, _, shelf, _]:
+            return _SHELVES.get((room, shelf))
     return None
 
 
@@ -162,6 +167,31 @@ def versions_prefix(project: str, artifact: str) -> str:
 def version_key(project: str, artifact: str, number: int) -> str:
     """Return the key of a version's manifest; listed, versions come in the order of their numbers."""
     return f"{versions_prefix(project, artifact)}{number:06d}.json"
+
+
+def contributions_prefix(project: str, artifact: str, group: str) -> str:
+    """Return what the keys of all contributions to a group begin with."""
+    return f"{_artifact(project, artifact)}/parts/{component(group.encode())}/"
+
+
+def contribution_key(project: str, artifact: str, group: str, writer: str) -> str:
+    """Return the key of a writer's contribution to a group."""
+    return f"{contributions_prefix(project, artifact, group)}{component(writer.encode())}.json"
+
+
+def closed_key(project: str, artifact: str, group: str) -> str:
+    """Return the key that tells that a group is being finished."""
+    return f"{_artifact(project, artifact)}/groups/{component(group.encode())}/closed.json"
+
+
+def finished_key(project: str, artifact: str, group: str) -> str:
+    """Return the key that tells what a group's version is made of."""
+    return f"{_artifact(project, artifact)}/groups/{component(group.encode())}/finished.json"
+
+
+def done_key(project: str, artifact: str, group: str) -> str:
+    """Return the key that tells which version a group became."""
+    return f"{_artifact(project, artifact)}/groups/{component(group.encode())}/done.json"
 
 
 def removed_key(project: str, artifact: str, number: int) -> str:

@@ -11,6 +11,7 @@ from dropoff.errors import NotStoredError, UsageError
 from dropoff.ids import is_job_id
 from dropoff.messages import Kind, RecordId, RecordReport, Records, RunId
 from dropoff.records import (
+    Contribution,
     Entry,
     Manifest,
     Record,
@@ -103,8 +104,8 @@ async def find_record(store: Store, of: RecordId) -> Holdings:
     return held_by(record, key)
 
 
-def held_by(record: Record, key: str) -> Holdings:
-    """Return what a record says was stored; raises CorruptError where that makes no sense."""
+def held_by(record: Record | Contribution, key: str) -> Holdings:
+    """Return what a record or contribution says was stored; raises CorruptError where that makes no sense."""
     check_entries(record.entries, key)
     return _held(record.entries, (), key)
 

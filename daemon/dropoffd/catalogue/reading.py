@@ -9,9 +9,11 @@ import msgspec
 from dropoff.names import printable
 from dropoff.records import (
     STORE_FORMAT,
+    Contribution,
     Entry,
     Manifest,
     Record,
+    decode_contribution,
     decode_manifest,
     decode_record,
     entry_path,
@@ -59,6 +61,11 @@ async def read_manifest(store: Store, key: str) -> tuple[Manifest, bytes]:
 async def read_record(store: Store, key: str) -> Record:
     """Return what a save stored; raises as `read_manifest`."""
     return read(await read_bytes(store, key, RECORD_MAX_BYTES), decode_record, key)
+
+
+async def read_contribution(store: Store, key: str) -> Contribution:
+    """Return what a writer contributed; raises as `read_manifest`."""
+    return read(await read_bytes(store, key, MANIFEST_MAX_BYTES), decode_contribution, key)
 
 
 async def read_small(store: Store, key: str, decode: Callable[[bytes], T]) -> T:

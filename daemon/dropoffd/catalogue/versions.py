@@ -5,7 +5,8 @@ number is noted before the attempt, so that a try after a crash recognizes the m
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from dropoff.errors import UsageError
 from dropoff.messages import Receipt, Version
 from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path
-from dropoffd.catalogue import keys
+from dropoffd.catalogue import groups, keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
 from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
 from dropoffd.catalogue.compose import compose
@@ -27,6 +28,7 @@ from dropoffd.errors import SourceChangedError, VanishedError
 from dropoffd.stores.base import AlreadyExistsError, RefusedError, Store
 
 SKIPPED_SHOWN = 100
+NOTHING_KNOWN = LookedUp({}, ())
 
 
 class Facts(Protocol):
@@ -58,9 +60,13 @@ class Versions:
         version = job.save.version
         assert version is not None, "only versions come here"  # noqa: S101  # a programming error
         additions = await self._facts.stored_additions(job.seq)
+        if version.group is not None and not version.group.finish:
+            return await self._contribute(store, job, version, additions)
         ours, number, sha256 = await self._named(store, job, version, additions)
         await self._move_aliases(store, job, version, number)
         await made_output(store, job.save.run, ours, number)
+        if version.group is not None:
+            await groups.clear(store, version.group, ours, number)
         return Receipt(
             job=job.id,
             store=store.url,
@@ -73,6 +79,19 @@ class Versions:
             version=number,
             spared_bytes=sum(one.spared_bytes for one in additions),
         )
+
+    async def _contribute(self, store: Store, job: Job, version: Version, additions: Sequence[Addition]) -> Receipt:
+        """Bring what one of several writers has; it is visible once the group is finished."""
+        assert version.group is not None, "only contributions come here"  # noqa: S101  # a programming error
+        known = await self._references.look_up(version.pointers, store.url) if version.pointers else NOTHING_KNOWN
+        ours = self._manifest(job, version, additions, known)
+        async with self._sure(store, job, ours, additions):
+            key = await groups.contribute(store, version.group, ours)
+        return Receipt(
+            job=job.id, store=store.url, record=key, key=key, size_bytes=ours.size, sha256=ours.digest,
+            files=len(ours.entries) + len(ours.references), delivered_at=self._clock.now(),
+            spared_bytes=sum(one.spared_bytes for one in additions),
+        )  # fmt: skip
 
     def _manifest(self, job: Job, version: Version, additions: Sequence[Addition], known: LookedUp) -> Manifest:
         save = job.save
@@ -100,11 +119,19 @@ class Versions:
         self, store: Store, job: Job, version: Version, additions: Sequence[Addition]
     ) -> tuple[Manifest, int, str]:
         """Do as `_made`, once it is sure that all is there which the manifest names."""
-        ours = self._manifest(job, version, additions, LookedUp({}, ()))
+        ours = self._manifest(job, version, additions, NOTHING_KNOWN)
+        async with self._sure(store, job, ours, additions):
+            return await self._made(store, job, version, additions, ours)
+
+    @asynccontextmanager
+    async def _sure(
+        self, store: Store, job: Job, ours: Manifest, additions: Sequence[Addition]
+    ) -> AsyncIterator[None]:
+        """Be sure that what a manifest names is there, for as long as the block lasts."""
         wanted = _unproven(additions, self._clock.now()) & {entry.key for entry in ours.entries}
         try:
             async with claimed(store, ours.project, job.id, wanted, self._clock.now()):
-                return await self._made(store, job, version, additions, ours)
+                yield
         except VanishedError as error:
             raise RefusedError(
                 f"unable to publish {ours.artifact!r}: {error.message}",
@@ -118,15 +145,25 @@ class Versions:
 
         `ours` is the manifest before anything is known of references.
         """
+        if version.group is not None:
+            ours, there = await groups.finish(store, version.group, ours)
+            if there is not None:
+                return _checked(await version_at(store, ours.project, ours.artifact, there), ours)
         noted = await self._facts.note(job.seq)
         if noted.number is not None:
             made = await version_at(store, ours.project, ours.artifact, noted.number)
-            if made.manifest is not None and made.manifest.job == job.id:
+            if made.manifest is not None and made.manifest.job == ours.job:
                 return _checked(made, ours)
         newest = await newest_version(store, ours.project, ours.artifact)
         if version.pointers:
             known = await self._references.look_up(version.pointers, store.url)
             ours = self._manifest(job, version, additions, known)
+        return await self._new(store, job, ours, noted, newest)
+
+    async def _new(
+        self, store: Store, job: Job, ours: Manifest, noted: Note, newest: Newest
+    ) -> tuple[Manifest, int, str]:
+        """Give a version the next number that nobody has, unless the newest has the same content."""
         while True:
             if newest.manifest is not None:
                 _check_type(newest.manifest, ours)
@@ -139,7 +176,7 @@ class Versions:
                 await create(store, keys.version_key(ours.project, ours.artifact, number), data)
             except AlreadyExistsError:
                 newest = await version_at(store, ours.project, ours.artifact, number)
-                if newest.manifest is not None and newest.manifest.job == job.id:
+                if newest.manifest is not None and newest.manifest.job == ours.job:
                     return _checked(newest, ours)
             else:
                 return ours, number, hashlib.sha256(data).hexdigest()

@@ -304,6 +304,9 @@ def _check_names(save: Save) -> None:
         artifact_name(save.name.decode())
         for alias in save.version.aliases:
             alias_name(alias)
+        group = save.version.group
+        for part in (group.name, *([] if group.finish else [group.writer])) if group else ():
+            check_name(part)
         for path in [one.path for one in save.version.removals] + [one.path for one in save.version.pointers]:
             check_name(path)
 

@@ -194,6 +194,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     -- Since when it is sure that the store has the entry's object; 0: it was found there, and may have been garbage.
     ALTER TABLE entries ADD COLUMN proven_at REAL NOT NULL DEFAULT 0;
+
+    -- The group that a version contributes to, or finishes.
+    ALTER TABLE versions ADD COLUMN contributes TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN finishes TEXT NOT NULL DEFAULT '';
     """,
 )
 

@@ -2,7 +2,8 @@
 
 An addition is a job like any other, but staged: it is not delivered before a version claims it. A version is a job
 without content. It is queued once all its parts are stored and every earlier version of its artifact has ended,
-and waits until then; so what is stored first never changes the order of the calls.
+and waits until then; so what is stored first never changes the order of the calls. What one of several writers
+contributes is a version of that kind, too, though it has no turn, since it makes no version by itself.
 """
 
 import sqlite3
@@ -75,9 +76,9 @@ def claim(connection: sqlite3.Connection, seq: int, run: int, save: Save, versio
     key = (save.run.store, save.run.project, save.name.decode())
     connection.execute("INSERT OR IGNORE INTO artifacts (store, project, name) VALUES (?, ?, ?)", key)
     connection.execute(
-        "INSERT INTO versions (seq, artifact, type)"
-        " SELECT ?, artifact, ? FROM artifacts WHERE store = ? AND project = ? AND name = ?",
-        (seq, version.type, *key),
+        "INSERT INTO versions (seq, artifact, type, contributes, finishes)"
+        " SELECT ?, artifact, ?, ?, ? FROM artifacts WHERE store = ? AND project = ? AND name = ?",
+        (seq, version.type, *_groups(version), *key),
     )
     for part in additions(connection, version.draft):
         (raw,) = connection.execute("SELECT save FROM jobs WHERE seq = ?", (part.seq,)).fetchone()
@@ -94,6 +95,13 @@ def claim(connection: sqlite3.Connection, seq: int, run: int, save: Save, versio
     )
     for part, reason, hint in connection.execute(held, (seq,)).fetchall():
         after_hold(connection, part, reason, hint)
+
+
+def _groups(version: Version) -> tuple[str, str]:
+    """Return the group that a version contributes to, and that which it finishes; empty for none."""
+    if version.group is None:
+        return "", ""
+    return ("", version.group.name) if version.group.finish else (version.group.name, "")
 
 
 def after_end(connection: sqlite3.Connection, seq: int, state: JobState, receipt: Receipt | None) -> None:
@@ -141,9 +149,12 @@ def _version_ended(connection: sqlite3.Connection, seq: int, artifact: int, kind
                 (part,),
             )
     connection.execute("DELETE FROM versions WHERE seq = ?", (seq,))
-    (following,) = connection.execute("SELECT min(seq) FROM versions WHERE artifact = ?", (artifact,)).fetchone()
-    if following is not None:
-        _take_turn(connection, following)
+    _take_turns(connection, artifact)
+
+
+def _take_turns(connection: sqlite3.Connection, artifact: int) -> None:
+    for (seq,) in connection.execute("SELECT seq FROM versions WHERE artifact = ?", (artifact,)).fetchall():
+        _take_turn(connection, seq)
 
 
 def _forget_part(connection: sqlite3.Connection, seq: int) -> None:
@@ -156,6 +167,11 @@ def after_hold(connection: sqlite3.Connection, seq: int, reason: str, hint: str)
     row = connection.execute("SELECT version FROM additions WHERE seq = ? AND version IS NOT NULL", (seq,)).fetchone()
     if row is not None:
         _hold(connection, row[0], f"one of its files is held: {reason}", hint)
+    contributed = connection.execute(
+        "SELECT artifact FROM versions WHERE seq = ? AND contributes <> ''", (seq,)
+    ).fetchone()
+    if contributed is not None:  # who finishes the group does not wait for a person
+        _take_turns(connection, contributed[0])
 
 
 def _hold(connection: sqlite3.Connection, version: int, reason: str, hint: str) -> None:
@@ -190,9 +206,11 @@ def after_requeue(connection: sqlite3.Connection) -> None:
 
 def _take_turn(connection: sqlite3.Connection, seq: int) -> None:
     """Queue a version if its turn has come, else let it wait and say for what."""
+    # A contribution is no version yet: it waits for nothing, and for it only who finishes its group.
     earlier = connection.execute(
-        "SELECT 1 FROM versions AS mine JOIN versions AS other USING (artifact)"
-        " WHERE mine.seq = ? AND other.seq < mine.seq LIMIT 1",
+        "SELECT 1 FROM versions AS mine JOIN versions AS other USING (artifact) JOIN jobs ON jobs.seq = other.seq"
+        " WHERE mine.seq = ? AND other.seq < mine.seq AND mine.contributes = ''"
+        " AND (other.contributes = '' OR (other.contributes = mine.finishes AND jobs.state <> 'held')) LIMIT 1",
         (seq,),
     ).fetchone()
     missing = connection.execute(
