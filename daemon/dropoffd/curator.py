@@ -20,12 +20,16 @@ from dropoff.messages import (
     Removed,
     RunId,
     SetAlias,
+    SetState,
     Subject,
     VersionReport,
 )
+from dropoff.records import StateRecord, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_record, let_stand, take_away
+from dropoffd.catalogue.claims import overwrite
 from dropoffd.catalogue.lookup import find_run, find_version
+from dropoffd.catalogue.publish import moment
 from dropoffd.catalogue.retention import parse, rule_for, unkept
 from dropoffd.clock import Clock
 from dropoffd.collecting import GRACE_LEAST_SECONDS, Collector
@@ -51,6 +55,7 @@ class Curator:
             raise SettingsError(f"unable to use the setting `retention`: {error.message}", hint=error.hint) from None
         self._table: dict[type, Callable[[Any], Awaitable[Answer]]] = {
             SetAlias: self._set_alias,
+            SetState: self._set_state,
             Remove: self._remove,
             Prune: self._prune,
             Collect: self._collect,
@@ -81,6 +86,14 @@ class Curator:
         await store.prepare()
         manifest, _ = await find_version(store, asked.project, asked.artifact, asked.which)
         await let_stand(store, key, alias_record(manifest.version, self._clock.now(), new_job_id()))
+        return Changed(number=manifest.version)
+
+    async def _set_state(self, asked: SetState) -> Changed:
+        store = await self._stores.open(asked.store)
+        await store.prepare()
+        manifest, _ = await find_version(store, asked.project, asked.artifact, asked.which)
+        said = StateRecord(state=asked.state, changed=moment(self._clock.now()))
+        await overwrite(store, keys.state_key(asked.project, asked.artifact, manifest.version), encode(said))
         return Changed(number=manifest.version)
 
     async def _remove(self, asked: Remove) -> Removed:

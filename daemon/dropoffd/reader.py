@@ -222,7 +222,7 @@ def _version_report(one: VersionId, manifest: Manifest, unrecorded: str) -> Vers
         id=one, artifact_type=manifest.type, digest=manifest.digest, size_bytes=manifest.size,
         files=len(manifest.entries), references=len(manifest.references), created=manifest.created, run=manifest.run,
         description=manifest.description, tags=manifest.tags, metadata=manifest.metadata,
-        ttl_seconds=manifest.ttl_seconds, skipped=manifest.skipped, unrecorded=unrecorded,
+        ttl_seconds=manifest.ttl_seconds, skipped=manifest.skipped, unrecorded=unrecorded, job=manifest.job,
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ class Removal:
             await create(self._store, keys.removed_key(one.project, one.artifact, one.number), data)
         for alias in doomed.aliases:
             await self._remove_alias(keys.alias_key(one.project, one.artifact, alias), alias, one.number)
+        await self._store.delete(keys.state_key(one.project, one.artifact, one.number))
         await self._store.delete(key)
 
     async def _remove_alias(self, key: str, alias: str, number: int) -> None:

@@ -35,6 +35,7 @@ from dropoff.version import VERSION
 if TYPE_CHECKING:
     from dropoff import serializers
     from dropoff.finding import find_files, find_runs, find_versions, projects
+    from dropoff.models import find_models, open_model
     from dropoff.reading import open_run, open_version
 
 __version__ = VERSION
@@ -63,9 +64,11 @@ __all__ = [
     "UsageError",
     "__version__",
     "find_files",
+    "find_models",
     "find_runs",
     "find_versions",
     "init",
+    "open_model",
     "open_run",
     "open_version",
     "projects",
@@ -73,19 +76,25 @@ __all__ = [
     "wait",
 ]
 
-_FINDING = frozenset({"find_files", "find_runs", "find_versions", "projects"})
+_OF_READING = frozenset({"open_run", "open_version"})
+_OF_FINDING = frozenset({"find_files", "find_runs", "find_versions", "projects"})
+_OF_MODELS = frozenset({"find_models", "open_model"})
 
 
 def __getattr__(name: str) -> Any:
     """Load what reads stores when it is first used (PEP 562): training that only saves need not."""
-    if name in {"open_run", "open_version"}:
+    if name in _OF_READING:
         from dropoff import reading  # noqa: PLC0415
 
         return getattr(reading, name)
-    if name in _FINDING:
+    if name in _OF_FINDING:
         from dropoff import finding  # noqa: PLC0415
 
         return getattr(finding, name)
+    if name in _OF_MODELS:
+        from dropoff import models  # noqa: PLC0415
+
+        return getattr(models, name)
     if name == "serializers":
         import dropoff.serializers  # noqa: PLC0415  # `from dropoff import` would ask here again
 

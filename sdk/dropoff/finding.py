@@ -16,7 +16,7 @@ from dropoff import arguments
 from dropoff.conditions import conditions
 from dropoff.messages import Category, Find, Found, ProjectReport, Subject
 from dropoff.names import printable
-from dropoff.reading import StoredFile, StoredRun, StoredVersion, ask
+from dropoff.reading import StoredFile, StoredRun, StoredVersion, ask, stored_version
 from dropoff.settings import Settings, load, store_url
 
 _PAGE = 500
@@ -28,8 +28,8 @@ def projects(
     name: str = "", *, store: str | None = None, settings: Settings | None = None
 ) -> tuple[ProjectReport, ...]:
     """Return the projects of a store, by name; `name` may be a pattern such as "cv-*"."""
-    settings, asked = _asked(Subject.PROJECT, store, settings, name=name)
-    return tuple(project for page in _pages(settings, asked) for project in page.projects)
+    settings, find = asked(Subject.PROJECT, store, settings, name=name)
+    return tuple(project for page in pages(settings, find) for project in page.projects)
 
 
 def find_runs(
@@ -49,11 +49,11 @@ def find_runs(
     `name` may be a pattern such as "resnet-*"; all `tags` are wanted; `where` are conditions on metadata such as
     "lr<0.1"; `since` and `until` are datetimes, or seconds since the epoch.
     """
-    settings, asked = _asked(
+    settings, find = asked(
         Subject.RUN, store, settings, project=project, name=name, tags=arguments.tags(tags),
-        where=conditions(where), since=_seconds(since), until=_seconds(until),
+        where=conditions(where), since=seconds(since), until=seconds(until),
     )  # fmt: skip
-    return [StoredRun(settings, report) for page in _pages(settings, asked, limit) for report in page.runs]
+    return [StoredRun(settings, report) for page in pages(settings, find, limit) for report in page.runs]
 
 
 def find_files(
@@ -75,12 +75,12 @@ def find_files(
 
     The other arguments are as for `find_runs`.
     """
-    settings, asked = _asked(
+    settings, find = asked(
         Subject.FILE, store, settings, project=project, run=run, name=name, prefix=prefix,
         category=None if category is None else arguments.choice(Category, category, "category"),
-        tags=arguments.tags(tags), where=conditions(where), since=_seconds(since), until=_seconds(until),
+        tags=arguments.tags(tags), where=conditions(where), since=seconds(since), until=seconds(until),
     )  # fmt: skip
-    return [StoredFile(settings, report) for page in _pages(settings, asked, limit) for report in page.files]
+    return [StoredFile(settings, report) for page in pages(settings, find, limit) for report in page.files]
 
 
 def find_versions(
@@ -102,31 +102,34 @@ def find_versions(
 
     `name` is the artifact's, `run` the run that made them. The other arguments are as for `find_runs`.
     """
-    settings, asked = _asked(
+    settings, find = asked(
         Subject.VERSION, store, settings, project=project, name=name, artifact_type=type, run=run, newest=newest,
-        tags=arguments.tags(tags), where=conditions(where), since=_seconds(since), until=_seconds(until),
+        tags=arguments.tags(tags), where=conditions(where), since=seconds(since), until=seconds(until),
     )  # fmt: skip
-    return [StoredVersion(settings, report) for page in _pages(settings, asked, limit) for report in page.versions]
+    return [stored_version(settings, report) for page in pages(settings, find, limit) for report in page.versions]
 
 
-def _asked(subject: Subject, store: str | None, settings: Settings | None, **wanted: Any) -> tuple[Settings, Find]:
+def asked(subject: Subject, store: str | None, settings: Settings | None, **wanted: Any) -> tuple[Settings, Find]:
+    """Return the settings, and the question to the store that is named, or theirs."""
     settings = settings or load()
     return settings, Find(store=store_url(store or settings.store), subject=subject, **wanted)
 
 
-def _pages(settings: Settings, asked: Find, limit: int | None = None) -> Iterator[Found]:
+def pages(settings: Settings, find: Find, limit: int | None = None) -> Iterator[Found]:
+    """Yield the answer page by page, up to a limit; warn of what could not be read."""
     left = limit
     while left is None or left > 0:
-        asked = msgspec.structs.replace(asked, limit=_PAGE if left is None else min(_PAGE, left))
-        found = ask(settings, asked, Found)
-        if found.unreadable and not asked.after:
+        find = msgspec.structs.replace(find, limit=_PAGE if left is None else min(_PAGE, left))
+        found = ask(settings, find, Found)
+        if found.unreadable and not find.after:
             warnings.warn("not looked at: " + "; ".join(map(printable, found.unreadable)), stacklevel=4)
         yield found
         if not found.more:
             return
         left = None if left is None else left - len(found.runs) - len(found.files) - len(found.versions)
-        asked = msgspec.structs.replace(asked, after=found.more)
+        find = msgspec.structs.replace(find, after=found.more)
 
 
-def _seconds(moment: Moment | None) -> float | None:
+def seconds(moment: Moment | None) -> float | None:
+    """Return a moment in seconds since the epoch."""
     return moment.timestamp() if isinstance(moment, datetime) else moment

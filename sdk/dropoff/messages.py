@@ -78,6 +78,14 @@ class Subject(enum.StrEnum):
     VERSION = "version"
 
 
+class VersionState(enum.StrEnum):
+    """What people said of a version: nothing yet, that others may rely on it, or that it is past."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+    ARCHIVED = "archived"
+
+
 class Operator(enum.StrEnum):
     """How a value in metadata compares to another."""
 
@@ -400,6 +408,16 @@ class SetAlias(msgspec.Struct, frozen=True, kw_only=True, tag="set-alias"):
     which: str = ""
 
 
+class SetState(msgspec.Struct, frozen=True, kw_only=True, tag="set-state"):
+    """Say of a version, `which` as for `FindVersion`, what state it is in."""
+
+    store: str
+    project: str
+    artifact: str
+    which: str
+    state: VersionState
+
+
 class Remove(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
     """Remove a version (`which` as for `FindVersion`), all versions of an artifact, or a run and what it saved.
 
@@ -448,8 +466,9 @@ class Find(msgspec.Struct, frozen=True, kw_only=True, tag="find"):
     """Look for projects, runs, files or versions that are all of this, the newest first.
 
     `name` is that of the file, run or artifact, or a pattern with `*`, `?` and `[...]`; `prefix` the beginning of
-    names by whole components. Times are seconds since the epoch. `newest` wants only the newest version of each
-    artifact. `after` goes on where an answer said that there is more.
+    names by whole components; `job` the id of the job that made it; `states` are those that a version may be in.
+    Times are seconds since the epoch. `newest` wants only the newest version of each artifact. `after` goes on where
+    an answer said that there is more.
     """
 
     store: str
@@ -465,12 +484,14 @@ class Find(msgspec.Struct, frozen=True, kw_only=True, tag="find"):
     since: float | None = None
     until: float | None = None
     newest: bool = False
+    job: str = ""
+    states: tuple[VersionState, ...] = ()
     after: str = ""
     limit: int = 500
 
 
 Reading = FindVersion | FindRun | Records | Links | Entries | Fetch | Stream | Verify | Audit | Find
-Curating = SetAlias | Remove | Prune | Collect
+Curating = SetAlias | SetState | Remove | Prune | Collect
 Request = Hello | Save | Status | Jobs | Show | Wait | Retry | Cancel | Pause | Resume | Limit | Reading | Curating
 
 
@@ -634,8 +655,11 @@ class VersionReport(msgspec.Struct, frozen=True, kw_only=True, tag="version-repo
     ttl_seconds: float | None
     skipped: tuple[str, ...]
     unrecorded: str = ""
+    job: str = ""
     aliases: tuple[str, ...] = ()
     """Those that stand for it, where they were looked up."""
+    state: VersionState = VersionState.DRAFT
+    """As people said, where it was looked up."""
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True, tag="run-report"):

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -54,6 +54,9 @@ from dropoff.messages import (
 from dropoff.names import check_name
 from dropoff.settings import Settings, load, store_url
 
+if TYPE_CHECKING:
+    from dropoff.models import StoredModel
+
 _Answer = TypeVar("_Answer")
 _WHICH = re.compile(r"(?:(?P<project>[^/:]+)/)?(?P<name>[^/:]+)(?::(?P<which>[^/:]+))?")
 _PAGE = 1000
@@ -83,7 +86,14 @@ def open_version(
     settings = settings or load()
     asked = version_named(artifact, project, store_url(store or settings.store))
     asked = msgspec.structs.replace(asked, user=user)
-    return StoredVersion(settings, ask(settings, asked, VersionReport))
+    return stored_version(settings, ask(settings, asked, VersionReport))
+
+
+def stored_version(settings: Settings, report: VersionReport) -> "StoredVersion":
+    """Return what a report tells of, a model as such."""
+    from dropoff.models import MODEL, StoredModel  # noqa: PLC0415  # which is made of what is here
+
+    return (StoredModel if report.artifact_type == MODEL else StoredVersion)(settings, report)
 
 
 def version_named(text: str, project: str, store: str) -> FindVersion:
@@ -134,6 +144,13 @@ class StoredRun:
     def artifacts(self) -> "dict[str, StoredVersion]":
         """The newest version of each artifact that it logged, by name."""
         return artifacts_of(self._settings, self._id)
+
+    @property
+    def models(self) -> "dict[str, list[StoredModel]]":
+        """The models that it used, under "input", and made, under "output", in the order of their making."""
+        from dropoff.models import models_of  # noqa: PLC0415  # which is made of what is here
+
+        return models_of(self._settings, self._id)
 
     @property
     def links(self) -> tuple[Link, ...]:

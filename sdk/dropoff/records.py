@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from dropoff.ids import JobId
-from dropoff.messages import Category, Kind, Role
+from dropoff.messages import Category, Kind, Role, VersionState
 
 STORE_FORMAT = 1
 
@@ -165,6 +165,14 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True):
     format: int = STORE_FORMAT
 
 
+class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What state people said a version is in."""
+
+    state: VersionState
+    changed: str
+    format: int = STORE_FORMAT
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Objects that a delivery found in the store and is about to name: they are no garbage."""
 
@@ -203,6 +211,7 @@ decode_link = msgspec.json.Decoder(LinkRecord).decode
 decode_contribution = msgspec.json.Decoder(Contribution).decode
 decode_done = msgspec.json.Decoder(GroupDone).decode
 decode_finished = msgspec.json.Decoder(GroupFinished).decode
+decode_state = msgspec.json.Decoder(StateRecord).decode
 decode_claim = msgspec.json.Decoder(Claim).decode
 decode_sweep = msgspec.json.Decoder(Sweep).decode
 decode_alias = msgspec.json.Decoder(AliasRecord).decode

@@ -35,6 +35,7 @@ from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load, store_url
 
 if TYPE_CHECKING:
+    from dropoff.models import StoredModel
     from dropoff.reading import StoredVersion
     from dropoff.serializers import Serializer
 
@@ -240,6 +241,27 @@ class Run:
             )
         return self._close(artifact, aliases, tags, priority)
 
+    def log_model(
+        self,
+        path: Source,
+        name: str | None = None,
+        framework: str = "",
+        aliases: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        *,
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        priority: int = 0,
+    ) -> Delivery:
+        """Make a file's or directory's present content the next version of a model, as `log_artifact` does.
+
+        `framework` is kept in the metadata, under that name.
+        """
+        artifact = self._artifact_of(path, name, "model")
+        artifact.description = description
+        artifact.metadata = arguments.plain(metadata) | ({"framework": framework} if framework else {})
+        return self._close(artifact, alias_names(aliases), arguments.tags(tags), priority)
+
     def upsert_artifact(
         self, artifact: Artifact, group: str, *, writer: str | None = None, priority: int = 0
     ) -> Delivery:
@@ -266,8 +288,9 @@ class Run:
         """Make one version of what was contributed to a group, once all of it is stored.
 
         What this host contributed before is waited for; what others did, only if `writers` says how many there have
-        to be. What `artifact` holds is contributed, too; its description, metadata and time to live are the version's.
-        Called again, it is the same version. It is held where writers brought different content under one name.
+        to be. What `artifact` holds is contributed, too; its description, metadata and time to live are those of the
+        version. Called again, it is the same version. It is held where writers brought different content under one
+        name.
         """
         named = arguments.label(group, "group")
         if not artifact.is_empty:
@@ -320,6 +343,13 @@ class Run:
         from dropoff.reading import artifacts_of  # noqa: PLC0415  # same
 
         return artifacts_of(self._settings, RunId(store=self.info.store, project=self.project, run=self.name))
+
+    @property
+    def models(self) -> "dict[str, list[StoredModel]]":
+        """The models that are delivered: those that this run used, under "input", and made, under "output"."""
+        from dropoff.models import models_of  # noqa: PLC0415  # same
+
+        return models_of(self._settings, RunId(store=self.info.store, project=self.project, run=self.name))
 
     def flush(self, timeout: float | None = None) -> Settled:
         """Wait, at most `timeout` seconds, until all that this run saved is delivered.

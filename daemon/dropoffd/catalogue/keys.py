@@ -30,6 +30,7 @@ class Holds(enum.Enum):
     REMOVED = enum.auto()
     CONTRIBUTION = enum.auto()
     ALIAS = enum.auto()
+    STATE = enum.auto()
 
 
 _SHELVES = {
@@ -37,6 +38,7 @@ _SHELVES = {
     ("artifacts", "versions"): Holds.MANIFEST,
     ("artifacts", "removed"): Holds.REMOVED,
     ("artifacts", "aliases"): Holds.ALIAS,
+    ("artifacts", "states"): Holds.STATE,
 }
 
 
@@ -167,6 +169,11 @@ def versions_prefix(project: str, artifact: str) -> str:
 def version_key(project: str, artifact: str, number: int) -> str:
     """Return the key of a version's manifest; listed, versions come in the order of their numbers."""
     return f"{versions_prefix(project, artifact)}{number:06d}.json"
+
+
+def state_key(project: str, artifact: str, number: int) -> str:
+    """Return the key that tells what state a version is in."""
+    return f"{_artifact(project, artifact)}/states/{number:06d}.json"
 
 
 def contributions_prefix(project: str, artifact: str, group: str) -> str:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import anyio
 
-from dropoff.records import decode_alias, decode_run
+from dropoff.records import decode_alias, decode_run, decode_state
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.keys import Holds
 from dropoffd.catalogue.reading import read_manifest, read_record, read_small
@@ -21,7 +21,7 @@ _READ_AT_ONCE = 16
 # Larger ones one by one, so that memory stays bounded.
 _LARGE_BYTES = 4 << 20
 _COMMIT_EVERY = 500
-_KEPT = frozenset({Holds.RUN, Holds.RECORD, Holds.MANIFEST, Holds.ALIAS})
+_KEPT = frozenset({Holds.RUN, Holds.RECORD, Holds.MANIFEST, Holds.ALIAS, Holds.STATE})
 
 _Read = tuple[Stat, Row | None, str]
 
@@ -108,6 +108,8 @@ async def _read(store: Store, key: str) -> Row:
         return rows.of_record(key, await read_record(store, key))
     if kind is Holds.ALIAS:
         return rows.of_alias(key, await read_small(store, key, decode_alias))
+    if kind is Holds.STATE:
+        return rows.of_state(key, await read_small(store, key, decode_state))
     manifest, data = await read_manifest(store, key)
     return rows.of_manifest(key, manifest, hashlib.sha256(data).hexdigest())
 

@@ -19,6 +19,7 @@ from dropoff.messages import (
     Subject,
     VersionId,
     VersionReport,
+    VersionState,
 )
 from dropoffd.catalogue.publish import moment
 from dropoffd.index.conditions import meets
@@ -34,6 +35,13 @@ _plain = msgspec.json.Decoder(dict[str, Any]).decode
 
 _TABLES = {Subject.RUN: "runs", Subject.FILE: "files", Subject.VERSION: "versions"}
 _NAMES = {Subject.RUN: "run", Subject.FILE: "name", Subject.VERSION: "name"}
+
+
+# Of what people said nothing of, nobody said that it is more than a draft.
+_STATE = (
+    "ifnull((SELECT state FROM states AS s WHERE s.folder = t.folder AND s.number = t.number),"
+    f" '{VersionState.DRAFT.value}')"
+)
 
 
 class _Clauses:
@@ -65,7 +73,7 @@ def find(connection: sqlite3.Connection, asked: Find) -> Found:
     clauses = _clauses(asked)
     table, limit = _TABLES[asked.subject], max(1, min(asked.limit, _MOST))
     aliases = "(SELECT json_group_array(alias) FROM aliases AS a WHERE a.folder = t.folder AND a.number = t.number)"
-    columns = f"*, {aliases} AS aliases" if asked.subject is Subject.VERSION else "*"
+    columns = f"*, {aliases} AS aliases, {_STATE} AS state" if asked.subject is Subject.VERSION else "*"
     cursor = connection.execute(
         f"SELECT {columns} FROM {table} AS t WHERE {clauses} ORDER BY created DESC, key DESC LIMIT ?",
         (*clauses.values, limit + 1),
@@ -118,6 +126,10 @@ def _of_files(asked: Find, clauses: _Clauses) -> None:
 def _of_versions(asked: Find, clauses: _Clauses) -> None:
     if asked.artifact_type:
         clauses.add("type = ?", asked.artifact_type)
+    if asked.job:
+        clauses.add("job = ?", asked.job)
+    if asked.states:
+        clauses.add(f"{_STATE} IN ({', '.join('?' * len(asked.states))})", *(one.value for one in asked.states))
     if asked.newest:
         clauses.add("number = (SELECT max(number) FROM versions AS v WHERE v.folder = t.folder)")
 
@@ -163,7 +175,8 @@ def _version(store: str, row: dict[str, Any]) -> VersionReport:
         artifact_type=row["type"], digest=row["digest"], size_bytes=row["size_bytes"], files=row["files"],
         references=row["pointers"], created=row["created"], run=row["run"], description=row["description"],
         tags=_texts(row["tags"]), metadata=_plain(row["metadata"]), ttl_seconds=row["ttl_seconds"],
-        skipped=_texts(row["skipped"]), aliases=tuple(sorted(_texts(row["aliases"]))),
+        skipped=_texts(row["skipped"]), job=row["job"], aliases=tuple(sorted(_texts(row["aliases"]))),
+        state=VersionState(row["state"]),
     )  # fmt: skip
 
 

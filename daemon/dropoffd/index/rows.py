@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from dropoff.messages import Kind
-from dropoff.records import AliasRecord, Manifest, Record, RunRecord
+from dropoff.records import AliasRecord, Manifest, Record, RunRecord, StateRecord
 from dropoffd.catalogue import keys
 from dropoffd.index.schema import TABLES
 from dropoffd.stores.base import CorruptError
@@ -44,9 +44,9 @@ def of_manifest(key: str, manifest: Manifest, sha256: str) -> Row:
     return "versions", {
         "project": manifest.project, "run": manifest.run, "created": manifest.created, "tags": _text(manifest.tags),
         "metadata": _text(manifest.metadata), "folder": keys.artifact_folder(key), "name": manifest.artifact,
-        "number": manifest.version, "type": manifest.type, "digest": manifest.digest, "sha256": sha256,
-        "description": manifest.description, "size_bytes": manifest.size, "files": len(manifest.entries),
-        "pointers": len(manifest.references), "ttl_seconds": manifest.ttl_seconds, "skipped": _text(manifest.skipped),
+        "number": manifest.version, "type": manifest.type, "job": manifest.job, "digest": manifest.digest,
+        "sha256": sha256, "description": manifest.description, "size_bytes": manifest.size,
+        "files": len(manifest.entries), "pointers": len(manifest.references), "ttl_seconds": manifest.ttl_seconds, "skipped": _text(manifest.skipped),
     }  # fmt: skip
 
 
@@ -55,6 +55,14 @@ def of_alias(key: str, alias: AliasRecord) -> Row:
     return "aliases", {
         "folder": keys.artifact_folder(key), "alias": keys.alias_name(key), "number": alias.version
     }  # fmt: skip
+
+
+def of_state(key: str, state: StateRecord) -> Row:
+    """Return the row of a version's state; raises CorruptError for a key that names no version."""
+    number = keys.version_number(key)
+    if number is None:
+        raise CorruptError(f"unable to use {key}: it names no version")
+    return "states", {"folder": keys.artifact_folder(key), "number": number, "state": state.state.value}
 
 
 def put(connection: sqlite3.Connection, key: str, etag: str, row: Row | None, trouble: str) -> None:

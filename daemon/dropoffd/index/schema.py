@@ -1,6 +1,6 @@
 """The index's tables. Their content is the store's, so an index of another form is thrown away and made again."""
 
-FORM = 1
+FORM = 2
 
 SCHEMA = """
     -- What was seen in the store, and why nobody could make sense of it, if that is so.
@@ -54,6 +54,7 @@ SCHEMA = """
         name TEXT NOT NULL,
         number INTEGER NOT NULL,
         type TEXT NOT NULL,
+        job TEXT NOT NULL,
         digest TEXT NOT NULL,
         sha256 TEXT NOT NULL,
         description TEXT NOT NULL,
@@ -73,5 +74,13 @@ SCHEMA = """
         number INTEGER NOT NULL
     );
     CREATE INDEX aliases_of_version ON aliases (folder, number);
+
+    CREATE TABLE states (
+        key TEXT PRIMARY KEY,
+        folder TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        state TEXT NOT NULL
+    );
+    CREATE INDEX states_of_version ON states (folder, number);
 """
-TABLES = ("runs", "files", "versions", "aliases")
+TABLES = ("runs", "files", "versions", "aliases", "states")
