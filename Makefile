@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Too large for every run of the tests; each brings libraries of its own.
-FRAMEWORKS := plotly==7.1.0 polars==2.1.0 torch==2.13.0
+FRAMEWORKS := plotly==7.1.0 polars==2.1.0 ray==2.60.0 torch==2.13.0
 
 .PHONY: demo test frameworks check bench soak lock clean
 
@@ -13,7 +13,7 @@ demo: .venv/ready  ## run the main job: train, kill the daemon, lose nothing
 test: .venv/ready check  ## pass the tests
 	$(BIN)/pytest
 
-frameworks: .venv/ready  ## try the objects of plotly, polars and torch, which `make test` leaves out; installs 1 GB
+frameworks: .venv/ready  ## try what plotly, polars, ray and torch need, which `make test` leaves out; installs 1.3 GB
 	$(BIN)/pip install --quiet --disable-pip-version-check $(FRAMEWORKS)
 	$(BIN)/pytest tests/sdk/frameworks
 

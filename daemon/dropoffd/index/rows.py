@@ -46,7 +46,8 @@ def of_manifest(key: str, manifest: Manifest, sha256: str) -> Row:
         "metadata": _text(manifest.metadata), "folder": keys.artifact_folder(key), "name": manifest.artifact,
         "number": manifest.version, "type": manifest.type, "job": manifest.job, "digest": manifest.digest,
         "sha256": sha256, "description": manifest.description, "size_bytes": manifest.size,
-        "files": len(manifest.entries), "pointers": len(manifest.references), "ttl_seconds": manifest.ttl_seconds, "skipped": _text(manifest.skipped),
+        "files": len(manifest.entries), "pointers": len(manifest.references), "ttl_seconds": manifest.ttl_seconds,
+        "skipped": _text(manifest.skipped),
     }  # fmt: skip
 
 
