@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-from dropoff import arguments
+from dropoff import arguments, references
 from dropoff.arguments import Source
 from dropoff.errors import UsageError
 from dropoff.handover import HandOver
@@ -41,9 +40,6 @@ from dropoff.settings import Settings, load
 if TYPE_CHECKING:
     from dropoff.serializers import Serializer
 
-# What one call may bring: as many as a version may list.
-OBJECTS_MOST = 1_000_000
-REFERENCE_SCHEMES = ("http", "https", "s3", "gs", "az", "file")
 _NUMBER = re.compile(r"v\d+")
 # Additions have no run yet, and need none: they are not delivered before the version that has one.
 _NO_RUN = RunInfo(project="", name="", store="", created_at=0, host="", user="")
@@ -176,9 +172,8 @@ class Artifact:
         under `name`; more than `max_objects` are refused, at once for a directory, else with the version. Raises
         UsageError for schemes other than http, https, s3, gs, az and file, and for a URI with a password in it.
         """
-        parts = _reference(uri)
-        path = check_name(name if name is not None else os.path.basename(parts.path.rstrip("/")))
-        most = _objects_max(uri, parts, max_objects)
+        path = check_name(name if name is not None else references.last_component(uri))
+        most = references.objects_max(uri, max_objects)
         with self._step() as position:
             self._claim(path, overwrite=overwrite)
             self._pointers.append(
@@ -339,41 +334,3 @@ def _ttl_seconds(ttl: timedelta | float | None) -> float | None:
     if seconds is not None and not seconds > 0:
         raise UsageError(f"unable to use {ttl!r} as a time to live", hint="give a timedelta or seconds, more than 0")
     return seconds
-
-
-def _reference(uri: str) -> SplitResult:
-    """Return the parts of a URI that may be recorded."""
-    try:
-        parts = urlsplit(uri)
-        allowed = parts.scheme in REFERENCE_SCHEMES and uri.isprintable()
-        secret = parts.password is not None
-    except ValueError as error:
-        raise UsageError(f"unable to refer to {uri!r}: {error}", hint="check the URI") from None
-    if not allowed:
-        raise UsageError(f"unable to refer to {uri!r}", hint="use one of: " + ", ".join(REFERENCE_SCHEMES))
-    if secret:
-        raise UsageError(
-            "unable to refer to a URI with a password in it: it would be kept in the store",
-            hint="leave it out; whoever reads needs credentials of their own",
-        )
-    return parts
-
-
-def _objects_max(uri: str, parts: SplitResult, most: int) -> int:
-    """Return how many objects a URI may stand for, 0 for one that is no prefix; raises UsageError for more."""
-    if not 0 < most <= OBJECTS_MOST:
-        raise UsageError(f"unable to use max_objects={most}", hint=f"it goes from 1 to {OBJECTS_MOST}")
-    if parts.scheme in {"s3", "gs"}:
-        return most if uri.endswith("/") else 0
-    directory = unquote_to_bytes(parts.path)
-    if parts.scheme != "file" or not os.path.isdir(directory):
-        return 0
-    count = 0
-    for _, _, files in os.walk(directory):
-        count += len(files)
-        if count > most:
-            raise UsageError(
-                f"unable to refer to {uri!r}: more than {most} files lie below it",
-                hint="add fewer, raise max_objects, or add_dir it",
-            )
-    return most
