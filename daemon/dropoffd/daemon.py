@@ -50,6 +50,7 @@ from dropoffd.reader import Reader
 from dropoffd.reuse import Reuse
 from dropoffd.spool.lock import SpoolLock
 from dropoffd.spool.spool import Spool
+from dropoffd.stores.elsewhere.elsewhere import Elsewhere
 from dropoffd.stores.registry import Stores
 from dropoffd.tidying import Tidying
 from dropoffd.transfer.digest import Digester
@@ -164,14 +165,16 @@ class Daemon:
 
 
 def _deliverer(settings: Settings, spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
-    references = References(clock, allow_private=settings.allow_private_references)
+    references = References(Elsewhere(clock, allow_private=settings.allow_private_references))
     catalogue, digester = Catalogue(clock, spool, references), Digester(_DIGESTS_AT_ONCE)
     worker = Worker(spool, catalogue, keeper.open, digester)
     return Reuse(worker, catalogue, spool, keeper.open, digester, homes.payloads, clock)
 
 
 def _curators(settings: Settings, stores: Stores, indexes: Indexes, clock: Clock) -> tuple[Readers, Tidying]:
-    reader = Reader(stores, Cache(settings.cache_dir, settings.cache_max_bytes), indexes, clock)
+    cache = Cache(settings.cache_dir, settings.cache_max_bytes)
+    elsewhere = Elsewhere(clock, allow_private=settings.allow_private_references)
+    reader = Reader(stores, cache, indexes, clock, elsewhere)
     curator = Curator(stores, indexes, clock, settings.retention)
     return Readers(reader, curator), Tidying(reader, curator, clock, settings.store, settings.tidy_every_seconds)
 

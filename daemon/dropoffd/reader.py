@@ -6,7 +6,7 @@ one after the other.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from dropoff.errors import DamagedError, NotStoredError, UsageError
@@ -39,7 +39,7 @@ from dropoff.messages import (
     encode,
 )
 from dropoff.names import display
-from dropoff.records import Entry, Manifest, Reference
+from dropoff.records import Entry, Manifest, Reference, entry_path
 from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.auditing import Auditor
 from dropoffd.catalogue import links
@@ -50,11 +50,13 @@ from dropoffd.clock import Clock
 from dropoffd.fetch.cache import Cache
 from dropoffd.fetch.deliver import Deliverer, File, file_of, select
 from dropoffd.fetch.fetcher import Fetcher
+from dropoffd.fetch.referred import Referred
 from dropoffd.fetch.stream import stream
 from dropoffd.fetch.verify import verify
 from dropoffd.index.index import Indexes
 from dropoffd.paging import page
 from dropoffd.stores.base import CorruptError, DeniedError, Progress, Store, ignore_progress
+from dropoffd.stores.elsewhere.elsewhere import Elsewhere
 
 T = TypeVar("T")
 
@@ -75,11 +77,12 @@ class Opens(Protocol):
 class Reader:
     """Reads stores for everybody; `cache` keeps what was fetched, `indexes` what stores have."""
 
-    def __init__(self, stores: Opens, cache: Cache, indexes: Indexes, clock: Clock) -> None:
+    def __init__(self, stores: Opens, cache: Cache, indexes: Indexes, clock: Clock, elsewhere: Elsewhere) -> None:
         self._stores = stores
         self._indexes = indexes
         self._clock = clock
         self._deliverer = Deliverer(Fetcher(clock), cache)
+        self._referred = Referred(elsewhere)
         self._kept: dict[Stored, Holdings] = {}
         self._table: dict[type, Callable[[Any], Awaitable[Answer]]] = {
             FindVersion: self._find_version,
@@ -161,7 +164,7 @@ class Reader:
     async def _verify(self, asked: Verify) -> Verified:
         store = await self._stores.open(asked.of.store)
         held = await self._holdings(asked.of)
-        return await verify(store, _chosen(held, ()), read_data=asked.read_data)
+        return await verify(store, _chosen(held, (), {}), read_data=asked.read_data)
 
     async def _audit(self, asked: Audit) -> Verified:
         store = await self._stores.open(asked.store)
@@ -173,22 +176,32 @@ class Reader:
     async def _fetch(self, asked: Fetch, fd: int | None, progress: Progress) -> Fetched:
         store = await self._stores.open(asked.of.store)
         held = await self._holdings(asked.of)
-        files = _chosen(held, asked.paths)
+        wanted = select(held.references, asked.paths) if asked.references and fd is not None else []
+        referred = {entry_path(one): one for one in wanted}
+        files = _chosen(held, asked.paths, referred)
+        fetched = 0
+        if referred and fd is not None:
+            fetched = await self._referred.into_directory(
+                asked.of.store, referred, (file.path for file in files), fd, umask=asked.umask, progress=progress
+            )
         if fd is None:
             done = await self._deliverer.into_cache(store, files, progress)
         else:
             done = await self._deliverer.into_directory(
                 store, files, fd, umask=asked.umask, links=asked.links, progress=progress
             )
-        size = sum(file.content.size_bytes for file in files)
-        return Fetched(files=len(files), size_bytes=size, fetched_bytes=done.fetched_bytes, place=done.place)
+        size = sum(file.content.size_bytes for file in files) + fetched
+        return Fetched(
+            files=len(files) + len(referred), size_bytes=size, fetched_bytes=done.fetched_bytes + fetched,
+            place=done.place,
+        )  # fmt: skip
 
     async def _stream(self, asked: Stream, fd: int | None) -> Fetched:
         if fd is None:
             raise UsageError("unable to stream without a pipe")
         store = await self._stores.open(asked.of.store)
         held = await self._holdings(asked.of)
-        (file,) = _chosen(held, (asked.path,), one=True)
+        (file,) = _chosen(held, (asked.path,), {}, one=True)
         await stream(store, file.content, fd)
         size = file.content.size_bytes
         return Fetched(files=1, size_bytes=size, fetched_bytes=size, sha256=file.content.sha256)
@@ -237,15 +250,18 @@ def _reference_report(path: bytes, one: Reference) -> EntryReport:
     return EntryReport(path=path, size_bytes=one.size, uri=one.uri, etag=one.etag)
 
 
-def _chosen(held: Holdings, paths: Iterable[bytes], *, one: bool = False) -> list[File]:
-    """Return the files that are meant; raises NotStoredError for a name that nothing has."""
+def _chosen(
+    held: Holdings, paths: Iterable[bytes], referred: Mapping[bytes, Reference], *, one: bool = False
+) -> list[File]:
+    """Return the files that are meant beside references; raises NotStoredError for a name that nothing has."""
     files = {path: file_of(path, entry) for path, entry in held.entries.items()}
     for path in paths:
-        if path in held.references:
+        if path in held.references and path not in referred:
             raise UsageError(
                 f"unable to download {display(path)!r}: it is a reference to {held.references[path].uri!r}",
-                hint="it lies elsewhere and was never stored",
+                hint="it lies elsewhere and was never stored; references=True fetches it from there",
             )
-        if path not in files and (one or not select(files, (path,))):
+        found = bool(select(files, (path,))) or bool(select(referred, (path,)))
+        if path not in files and (one or not found):
             raise NotStoredError(f"unable to find {display(path)!r}: it has no such file", hint="see its entries")
     return select(files, paths)

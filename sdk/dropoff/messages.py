@@ -365,13 +365,15 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch"):
     """Bring files, all or those that `paths` name (also directories of them), to this machine.
 
     Into the directory whose descriptor travels beside the message, or, without one, into the cache. `links` lets
-    files of the cache be linked; otherwise they are the caller's own, their modes within `umask`.
+    files of the cache be linked; otherwise they are the caller's own, their modes within `umask`. With `references`
+    what those lead to comes into the directory, too.
     """
 
     of: Stored
     paths: tuple[bytes, ...] = ()
     links: bool = False
     umask: int = 0o077
+    references: bool = False
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):

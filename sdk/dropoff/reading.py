@@ -196,19 +196,22 @@ class _Holding:
         paths: str | bytes | Iterable[str | bytes] = (),
         *,
         links: bool = False,
+        references: bool = False,
     ) -> str:
         """Write its files, or those of these paths (also directories of them), below the directory `root`.
 
         A file appears under its name when its sha256 is verified. After an interruption the same call goes on where
         that left off; a file that is there with the right content is not fetched. The files are yours to change,
         copied or cloned from the cache where that has them; with `links` they are read-only links into it, and what
-        it lacks is fetched there first. Raises UsageError for what is in the way below `root`. Returns `root`.
+        it lacks is fetched there first. With `references` what those lead to is fetched from where it lies, anew each
+        time, and DamagedError raised for what has another etag or size than was recorded. Raises UsageError for what
+        is in the way below `root`. Returns `root`.
         """
         root = os.path.abspath(root)
         os.makedirs(root, exist_ok=True)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            asked = Fetch(of=self._id, paths=_paths(paths), links=links, umask=umask())
+            asked = Fetch(of=self._id, paths=_paths(paths), links=links, umask=umask(), references=references)
             ask(self._settings, asked, Fetched, fd)
         finally:
             os.close(fd)

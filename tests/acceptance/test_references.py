@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 import dropoff
-from dropoff import JobState, UsageError
+from dropoff import DamagedError, DropoffError, JobState, UsageError
 from support import stranger
 from support.daemon import DaemonProcess
 from support.servers.address import Address
@@ -207,3 +207,62 @@ def test_what_cannot_be_looked_at_is_recorded_bare(
     assert set(lines) >= {str(number) for number in range(len(bare))}
     assert "took too long" in lines["0"]
     assert json.dumps(manifest)
+
+
+def test_what_is_referred_to_comes_when_it_is_asked_for(
+    lab: DaemonProcess, raw: Address, web: Web, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Beside stored files a download brings what references lead to; where a bucket keeps versions, that of then."""
+    large = os.urandom((16 << 20) + 5)
+    web.pages |= {
+        "/large": Page(large, {"ETag": '"1"'}, ranges=True),
+        "/whole": Page(b"no ranges here", {"Last-Modified": date(0)}),
+        "/moved": Page(status=301, headers={"Location": "/large"}),
+    }
+    put(raw, "kept", b"then")
+    file = tmp_path / "file"
+    file.write_bytes(b"a file")
+    made = artifact(
+        lab, request, *(f"{web.url}{path}" for path in web.pages), f"s3://{raw.bucket}/kept", file.as_uri()
+    )
+    made.add_file(file, "stored")
+    logged(lab, made)
+    put(raw, "kept", b"now")
+    version = dropoff.open_version(f"project/{made.name}", settings=lab.settings)
+    contents = [large, b"no ranges here", large, b"then", b"a file"]
+    wanted = {str(number): content for number, content in enumerate(contents)} | {"stored": b"a file"}
+    assert read(version.download(tmp_path / "out", references=True)) == wanted
+    assert read(version.download(tmp_path / "some", ["3", "stored"], references=True)) == {
+        "3": b"then", "stored": b"a file",
+    }  # fmt: skip
+    assert read(version.download(tmp_path / "stored")) == {"stored": b"a file"}
+    lab.command("get", f"project/{made.name}", str(tmp_path / "got"), "--references", "--path", "1")
+    assert read(tmp_path / "got") == {"1": b"no ranges here"}
+
+
+def test_what_has_changed_since_does_not_come(
+    lab: DaemonProcess, web: Web, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What has another etag or size by now is refused, and so is what nobody gives; nothing has its name then."""
+    file = tmp_path / "file"
+    file.write_bytes(b"a file")
+    web.pages["/a"] = Page(b"then", {"ETag": '"1"'}, ranges=True)
+    web.pages["/b"] = Page(b"then")
+    made = artifact(lab, request, f"{web.url}/a", f"{web.url}/b", file.as_uri())
+    logged(lab, made)
+    version = dropoff.open_version(f"project/{made.name}", settings=lab.settings)
+    web.pages["/a"] = Page(b"now!", {"ETag": '"2"'}, ranges=True)
+    web.pages["/b"] = Page(b"longer now")
+    file.write_bytes(b"b file")
+    for which, cause in (("0", "its etag is '2' now"), ("1", "it has 10 bytes now"), ("2", "its etag is")):
+        with pytest.raises(DamagedError, match=cause):
+            version.download(tmp_path / "out", which, references=True)
+    del web.pages["/a"]
+    with pytest.raises(DropoffError, match="answers 404"):
+        version.download(tmp_path / "out", "0", references=True)
+    assert read(tmp_path / "out") == {}
+
+
+def read(root: str | Path) -> dict[str, bytes]:
+    """Return the files below a directory."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}

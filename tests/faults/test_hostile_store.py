@@ -15,6 +15,7 @@ import pytest
 
 from dropoff.errors import DamagedError, DropoffError, UsageError
 from dropoff.reading import StoredVersion, open_version
+from support import stranger
 from support.daemon import DaemonProcess
 
 CONTENT = b"content"
@@ -215,3 +216,18 @@ def test_no_file_comes_with_more_rights_than_its_reader_gives(daemon: DaemonProc
     assert {path.name: path.stat().st_mode & 0o7777 for path in home.iterdir()} == {
         "file": 0o755, "odd": 0o644, "none": 0o600,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [("../precious", "file:///etc/hostname"), ("/x", "file:///etc/hostname"), ("fine/x", "file:///etc/hostname"),
+     ("x", "file:///dev/zero"), ("x", "http://127.0.0.1:1/"), ("x", "http://169.254.169.254/"), ("x", "gopher://h/x")],
+)  # fmt: skip
+def test_no_reference_leads_where_it_should_not(daemon: DaemonProcess, home: Path, path: str, uri: str) -> None:
+    """A reference whose name leads out or meets a file's, or that leads to a device or this host, brings nothing."""
+    entries, references = [entry("fine")], [{"path": path, "uri": uri}]
+    found = stranger.digest({"entries": entries, "references": references})
+    version = planted(daemon, entries, references=references, digest=found)
+    with pytest.raises(DropoffError, match="unable to"):
+        version.download(home, references=True)
+    assert list(home.iterdir()) == []

@@ -1,5 +1,6 @@
 """A web server that says what a test wants, and keeps what it was asked."""
 
+import re
 import threading
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -8,14 +9,20 @@ from typing import Self
 
 import msgspec
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
 
 class Page(msgspec.Struct, frozen=True):
-    """What is said at a path: headers as they are, and a body; nothing at all where it is `silent`."""
+    """What is said at a path: headers as they are, and a body; nothing at all where it is `silent`.
+
+    With `ranges` a part of the body is given to who asks for one.
+    """
 
     body: bytes = b""
     headers: Mapping[str, str] = {}
     status: int = 200
     silent: bool = False
+    ranges: bool = False
 
 
 class Web:
@@ -37,12 +44,17 @@ class Web:
                 if page.silent:
                     web._closing.wait()
                     return
-                self.send_response_only(page.status)
-                for name, value in {"Content-Length": str(len(page.body)), **page.headers}.items():
+                body, status = page.body, page.status
+                asked = _RANGE.fullmatch(self.headers.get("Range", ""))
+                if page.ranges and asked:
+                    body = body[int(asked[1]) : int(asked[2]) + 1]
+                    status = 206 if body else 416
+                self.send_response_only(status)
+                for name, value in {"Content-Length": str(len(body)), **page.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(page.body)
+                    self.wfile.write(body)
 
             do_GET = do_HEAD = answer  # noqa: N815  # http.server's names
 

@@ -4,19 +4,17 @@ Nothing here holds a version up: what cannot be looked at in time is recorded ba
 prefix with more below it than its maker foresaw is refused.
 """
 
-import os
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import anyio
-import anyio.to_thread
 
 from dropoff.errors import UsageError
 from dropoff.messages import Pointer
 from dropoff.names import check_name, display
 from dropoff.records import Reference, path_fields
-from dropoffd.clock import Clock
 from dropoffd.stores.base import RefusedError, StoreError
+from dropoffd.stores.elsewhere.elsewhere import Elsewhere
 from dropoffd.stores.elsewhere.seen import Below, Looker, Seen, TooManyError
 
 _AT_ONCE = 16
@@ -49,16 +47,10 @@ def bare(pointer: Pointer) -> dict[bytes, Reference]:
 
 
 class References:
-    """Looks references up; those to addresses that are not public only with `allow_private`."""
+    """Looks references up."""
 
-    def __init__(self, clock: Clock, *, allow_private: bool) -> None:
-        self._clock = clock
-        self._allow_private = allow_private
-
-    def _looker(self, store: str) -> Looker:
-        from dropoffd.stores.elsewhere.eyes import Eyes  # noqa: PLC0415  # see `_s3` of the stores' registry
-
-        return Eyes(store, self._clock, os.environ, allow_private=self._allow_private)
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
 
     async def look_up(self, pointers: Iterable[Pointer], store: str) -> LookedUp:
         """Return what is known of what pointers of a version in `store` lead to."""
@@ -66,7 +58,7 @@ class References:
         found = {pointer.position: bare(pointer) for pointer in pointers}
         lines: dict[int, list[str]] = {one.position: [f"{display(one.path)}: {_LATE}"] for one in pointers}
         failures: list[TooManyError] = []
-        todo, looker = iter(pointers), await anyio.to_thread.run_sync(self._looker, store)
+        todo, looker = iter(pointers), await self._elsewhere.open(store)
 
         async def work() -> None:
             for pointer in todo:

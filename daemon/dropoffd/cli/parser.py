@@ -92,6 +92,7 @@ def _stores(verb: _Verb) -> None:
     get.add_argument("version", metavar="[PROJECT/]NAME[:VERSION]", help="v3 or an alias; without one the latest")
     get.add_argument("directory", nargs="?", metavar="DIR", help="where to (a directory of the artifact's name)")
     get.add_argument("--path", action="append", default=[], help="only this file, or those below this directory")
+    get.add_argument("--references", action="store_true", help="what references lead to as well, from where it lies")
     get.add_argument("--links", action="store_true", help="read-only links into the cache instead of copies")
     _place(get)
 

@@ -28,7 +28,9 @@ def get(arguments: argparse.Namespace) -> int:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         paths = tuple(check_name(path.rstrip("/")) for path in arguments.path)
-        fetch = Fetch(of=version.id, paths=paths, links=arguments.links, umask=umask())
+        fetch = Fetch(
+            of=version.id, paths=paths, links=arguments.links, umask=umask(), references=arguments.references
+        )
         fetched = answer(settings, fetch, Fetched, fd)
     finally:
         os.close(fd)
@@ -73,6 +75,7 @@ async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -
     from dropoffd.fetch.cache import Cache  # noqa: PLC0415
     from dropoffd.index.index import Indexes  # noqa: PLC0415
     from dropoffd.reader import Reader  # noqa: PLC0415
+    from dropoffd.stores.elsewhere.elsewhere import Elsewhere  # noqa: PLC0415
 
     clock = SystemClock()
     try:
@@ -80,7 +83,8 @@ async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -
             cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
             if isinstance(asked, Curating):
                 return await Curator(stores, indexes, clock, settings.retention).answer(asked)
-            return await Reader(stores, cache, indexes, clock).answer(asked, fd)
+            elsewhere = Elsewhere(clock, allow_private=settings.allow_private_references)
+            return await Reader(stores, cache, indexes, clock, elsewhere).answer(asked, fd)
     except OSError as error:
         raise UsageError(
             f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.from_thread
@@ -21,6 +22,8 @@ from dropoffd.fetch.names import INCOMING, check
 from dropoffd.fetch.plan import Wanted
 from dropoffd.filesystem import free_bytes
 from dropoffd.stores.base import Progress, Store
+
+T = TypeVar("T")
 
 _TRIES = 3
 _MODE = re.compile(r"[0-7]{3,6}")
@@ -181,12 +184,12 @@ class _Goals:
             self._below.move(self._incoming.fd, name, file.path, file.mode)
 
 
-def select(files: Mapping[bytes, File], paths: Iterable[bytes]) -> list[File]:
-    """Return the files of these names, and those below where one is a directory's; all, if none is given."""
+def select(files: Mapping[bytes, T], paths: Iterable[bytes]) -> list[T]:
+    """Return what is of these names, and those below where one is a directory's; all, if none is given."""
     paths = tuple(paths)
     if not paths:
         return list(files.values())
-    chosen: dict[bytes, File] = {}
+    chosen: dict[bytes, T] = {}
     for path in paths:
         wanted = path.rstrip(b"/")
         found = {wanted: files[wanted]} if wanted in files else {}

@@ -9,9 +9,15 @@ from dropoff.messages import Code, Curating, Fetch, Reading, Refused, Reply, Str
 from dropoffd.curator import Curator
 from dropoffd.intake.connection import Connection
 from dropoffd.reader import Reader
+from dropoffd.stores.base import StoreError
 
 _LOOK_SECONDS = 0.2
-_CODES = ((NotStoredError, Code.NOT_STORED), (DamagedError, Code.DAMAGED), (UsageError, Code.UNREADABLE))
+_CODES = (
+    (NotStoredError, Code.NOT_STORED),
+    (DamagedError, Code.DAMAGED),
+    (UsageError, Code.UNREADABLE),
+    (StoreError, Code.STORE),
+)
 
 
 class Readers:
@@ -40,7 +46,7 @@ class Readers:
             if isinstance(request, Curating):
                 return await self._curator.answer(request)
             return await self._reader.answer(request, fd)
-        except (NotStoredError, DamagedError, UsageError) as error:
+        except (NotStoredError, DamagedError, UsageError, StoreError) as error:
             code = next(code for kind, code in _CODES if isinstance(error, kind))
             return Refused(code, error.message, error.hint)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Look at what lies elsewhere: its size, its etag, its version; never at its bytes.
+"""Look at what lies elsewhere: its size, its etag, its version, and at its bytes where somebody asks for them.
 
 Each look takes seconds at most. What an answer says is text of somebody else's, and taken for no more than that.
 """
@@ -28,6 +28,7 @@ from dropoffd.stores.s3.listing import listed
 _LOOK_SECONDS, _LIST_SECONDS = 5.0, 30.0
 _REDIRECTS_MOST = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ENDS_BEFORE = 416
 _TEXT_MOST = 1024
 _SIZE = re.compile(r"[0-9]{1,18}")
 _VERSIONS = ("x-amz-version-id", "x-goog-generation", "x-ms-version-id")
@@ -51,7 +52,8 @@ class Eyes:
         place = place_of(uri, self._store, self._environment)
         with anyio.fail_after(_LOOK_SECONDS):
             if isinstance(place, Web):
-                answer = await self._head(place.url)
+                answer = await self._ask("HEAD", place.url, {})
+                _check(answer)
             elif isinstance(place, Bucket):
                 answer = await self._head_object(place)
             else:
@@ -75,15 +77,33 @@ class Eyes:
             )
         return below
 
-    async def _head(self, url: str) -> Answer:
+    async def read(self, uri: str, start: int, buffer: memoryview) -> tuple[int, str]:
+        """Fill a buffer with bytes from `start` on; return how many there were, and the etag, where that is told."""
+        place = place_of(uri, self._store, self._environment)
+        if isinstance(place, Local):
+            return await anyio.to_thread.run_sync(_read, place.path, start, buffer)
+        span = {"range": f"bytes={start}-{start + len(buffer) - 1}"}
+        if isinstance(place, Web):
+            answer = await self._ask("GET", place.url, span, buffer)
+            if answer.status == _ENDS_BEFORE:
+                return 0, _etag(answer)
+            _check(answer)
+        else:
+            client = await self._client(place.address)
+            answer = await client.call(f"get {place.key}", "GET", place.key, _query(place), span, into=buffer)
+        if not answer.data:
+            return answer.into_bytes, _etag(answer)
+        piece = answer.data[start : start + len(buffer)]  # a server that does not know ranges
+        buffer[: len(piece)] = piece
+        return len(piece), _etag(answer)
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], into: memoryview | None = None) -> Answer:
         async with self._opening:
             if self._web is None:
                 self._web = await anyio.to_thread.run_sync(partial(Http, judge=self._judge))
         for _ in range(_REDIRECTS_MOST + 1):
-            answer = await self._web.request("HEAD", url, {})
+            answer = await self._web.request(method, url, headers, into=into)
             if answer.status not in _REDIRECTS or "location" not in answer.headers:
-                if not 200 <= answer.status < 300:
-                    raise RefusedError(f"its server answers {answer.status}")
                 return answer
             url = as_sent(urljoin(url, answer.headers["location"]))
             if urlsplit(url).scheme not in {"http", "https"}:
@@ -94,8 +114,7 @@ class Eyes:
         if not place.key:
             raise RefusedError("it names a bucket, and nothing in it")
         client = await self._client(place.address)
-        query = (("versionId", place.version),) if place.version else ()
-        return await client.call(f"look at {place.key}", "HEAD", place.key, query)
+        return await client.call(f"look at {place.key}", "HEAD", place.key, _query(place))
 
     async def _list(self, place: Bucket, most: int) -> Below:
         below = Below([], [])
@@ -129,6 +148,15 @@ class Eyes:
                 await http.aclose()
 
 
+def _check(answer: Answer) -> None:
+    if not 200 <= answer.status < 300:
+        raise RefusedError(f"its server answers {answer.status}")
+
+
+def _query(place: Bucket) -> tuple[tuple[str, str], ...]:
+    return (("versionId", place.version),) if place.version else ()
+
+
 def _size(answer: Answer) -> int | None:
     text = answer.headers.get("content-length", "")
     return int(text) if _SIZE.fullmatch(text) and text.isascii() else None
@@ -158,6 +186,17 @@ def _look(uri: str, path: bytes) -> Seen:
     if not stat.S_ISREG(found.st_mode):
         raise RefusedError("it is no regular file")
     return Seen(uri=uri, size_bytes=found.st_size, etag=_etag_of_file(found))
+
+
+def _read(path: bytes, start: int, buffer: memoryview) -> tuple[int, str]:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise RefusedError("it is no regular file")
+        return os.preadv(fd, [buffer], start), _etag_of_file(found)
+    finally:
+        os.close(fd)
 
 
 def _walk(place: Local, most: int) -> Below:

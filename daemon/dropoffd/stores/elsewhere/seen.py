@@ -37,5 +37,11 @@ class Looker(Protocol):
     async def below(self, uri: str, most: int) -> Below:
         """Return what is known of all below a prefix; raises TooManyError, and what `look` raises."""
 
+    async def read(self, uri: str, start: int, buffer: memoryview) -> tuple[int, str]:
+        """Fill a buffer with bytes from `start` on; return how many there were, and the etag, where that is told.
+
+        Raises as `look`, but for the time: it may take as long as bytes come.
+        """
+
     async def aclose(self) -> None:
         """Close every connection."""
