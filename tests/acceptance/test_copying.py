@@ -31,7 +31,7 @@ ODD = "dogs & more"
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with small files, one that goes in parts, an empty one and a name that is no text."""
     root = tmp_path_factory.mktemp("data")
-    for number in range(40):
+    for number in range(20):
         (root / f"{number:02}.txt").write_bytes(b"number %d" % number)
     (root / "large.bin").write_bytes(os.urandom(LARGE))
     (root / "empty").touch()

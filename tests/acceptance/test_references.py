@@ -130,12 +130,11 @@ def test_what_has_changed_makes_a_new_version(
 
     for which in range(3):
         change(which)
-    numbers = [logged(lab, artifact(lab, request, *uris))[0]]
+    numbers = [logged(lab, artifact(lab, request, *uris))[0] for _ in range(2)]
     for which in range(3):
-        numbers.append(logged(lab, artifact(lab, request, *uris))[0])
         change(which)
         numbers.append(logged(lab, artifact(lab, request, *uris))[0])
-    assert numbers == [0, 0, 1, 1, 2, 2, 3]
+    assert numbers == [0, 0, 1, 2, 3]
 
 
 def test_a_prefix_stands_for_what_lies_below_it(
