@@ -83,7 +83,7 @@ class _Reading:
         self._looker = looker
         self._path = path
         self._reference = reference
-        kept = reference.uri_version and reference.uri.startswith(("s3://", "gs://"))
+        kept = reference.uri_version and reference.uri.startswith("s3://")
         # A bucket that keeps versions has that of the time, whatever came after it.
         self._uri = f"{reference.uri}?versionId={reference.uri_version}" if kept else reference.uri
 

@@ -78,7 +78,7 @@ def as_sent(url: str) -> str:
 
 def _bucket(uri: str, scheme: str, store: str, environment: Mapping[str, str]) -> Bucket:
     bucket, _, key = uri.partition("://")[2].partition("/")
-    version = _VERSION.search(key)
+    version = _VERSION.search(key) if scheme == "s3" else None
     if version:
         key = key[: version.start()]
     beside = urlsplit(store).query if store.startswith("s3://") else ""
