@@ -47,17 +47,6 @@ async def advance(store: Store, key: str, new: AliasRecord) -> None:
     raise _contended(key)
 
 
-async def follow(store: Store, key: str, new: AliasRecord) -> None:
-    """Let an alias stand for what it does elsewhere unless it was moved here later than there."""
-    for _ in range(_TRIES):
-        etag, current = await _look(store, key)
-        if current is not None and current.changed >= new.changed:
-            return
-        if await swap(store, key, etag, encode(new)):
-            return
-    raise _contended(key)
-
-
 async def move(
     store: Store, key: str, new: AliasRecord, noted: str | None, note: Callable[[str], Awaitable[None]]
 ) -> None:

@@ -25,24 +25,39 @@ class Kind(enum.Enum):
     MANIFEST = "a version of the artifact"
     REMOVED = "a version that was removed"
     ALIAS = "which version an alias stands for"
+    STATE = "which state people said a version is in"
     USE = "which run used a version"
+    GROUP = "what writers tell each other who make a version together in this store"
 
 
+# As `keys.py` writes it: no number has two keys.
+_NUMBER = r"(?:[0-9]{6}|[1-9][0-9]{6,17})"
 _KINDS = {
     Kind.RUN: re.compile(r"run\.json"),
     Kind.RECORD: re.compile(r"files/[0-9a-f]{32}\.json"),
     Kind.LINK: re.compile(rf"(?:in|out)puts/{keys.COMPONENT}\.json"),
-    Kind.MANIFEST: re.compile(r"versions/[0-9]{6,18}\.json"),
-    Kind.REMOVED: re.compile(r"removed/[0-9]{6,18}\.json"),
+    Kind.MANIFEST: re.compile(rf"versions/{_NUMBER}\.json"),
+    Kind.REMOVED: re.compile(rf"removed/{_NUMBER}\.json"),
     Kind.ALIAS: re.compile(rf"aliases/{keys.COMPONENT}\.json"),
-    Kind.USE: re.compile(rf"uses/[0-9]{{6,18}}/{keys.COMPONENT}\.json"),
+    Kind.STATE: re.compile(rf"states/{_NUMBER}\.json"),
+    Kind.USE: re.compile(rf"uses/{_NUMBER}/{keys.COMPONENT}\.json"),
+    Kind.GROUP: re.compile(
+        rf"parts/{keys.COMPONENT}/{keys.COMPONENT}\.json|groups/{keys.COMPONENT}/(?:closed|finished|done)\.json"
+    ),
 }
+_NUMBERED = re.compile(rf"[a-z]+/({_NUMBER})[./]")
 _OWNER = re.compile(rf"{keys.COMPONENT}/")
 
 
 def kind_of(prefix: str, key: str) -> Kind | None:
     """Return what lies under a key below the prefix of its owner; None for what the format does not know."""
     return next((kind for kind, form in _KINDS.items() if form.fullmatch(key, len(prefix))), None)
+
+
+def number_of(prefix: str, key: str) -> int:
+    """Return of which version something tells that belongs to an artifact; -1 for what tells of none."""
+    found = _NUMBERED.match(key, len(prefix))
+    return int(found[1]) if found else -1
 
 
 def is_owner(prefix: str, folder: str) -> bool:

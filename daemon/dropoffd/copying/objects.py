@@ -1,14 +1,34 @@
-"""Bring records, manifests and links: as they are, byte for byte, by create-if-absent."""
+"""Bring the objects of a catalogue as they are, byte for byte: by create-if-absent what never changes."""
 
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 
 from dropoff.errors import DamagedError, DropoffError
+from dropoff.records import AliasRecord, StateRecord
 from dropoffd.catalogue.belongings import Kind, kind_of
 from dropoffd.catalogue.publish import create
+from dropoffd.catalogue.reading import SMALL_MAX_BYTES, read, read_bytes, read_small
 from dropoffd.fetch.plan import Wanted
 from dropoffd.fetch.verify import sha256_of
-from dropoffd.stores.base import AlreadyExistsError, CorruptError, NotFoundError, RefusedError, Stat, Store
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    Bytes,
+    CorruptError,
+    Create,
+    Mode,
+    NotFoundError,
+    PreconditionFailedError,
+    RefusedError,
+    Replace,
+    Stat,
+    Store,
+    ignore_progress,
+)
+
+Changing = AliasRecord | StateRecord
+
 
 # A store of somebody who means harm may list for ever.
 _LISTED_MOST = 5_000_000
@@ -41,6 +61,30 @@ async def make(target: Store, key: str, data: bytes) -> None:
     except AlreadyExistsError:
         if await _sha256(target, await target.stat(key)) != hashlib.sha256(data).hexdigest():
             raise _conflict(target, key) from None
+
+
+async def follow(source: Store, target: Store, key: str, decode: Callable[[bytes], Changing]) -> None:
+    """Let an object that may change be as it is in the source, unless it was changed later in the target."""
+    data = await read_bytes(source, key, SMALL_MAX_BYTES)
+    ours = read(data, decode, key)
+    check_time(ours.changed, key)
+    mode: Mode = Create()
+    with contextlib.suppress(NotFoundError):
+        etag = (await target.stat(key)).etag
+        if (await read_small(target, key, decode)).changed >= ours.changed:
+            return
+        mode = Replace(etag)
+    body = Bytes(data, hashlib.sha256(data).hexdigest())
+    with contextlib.suppress(AlreadyExistsError, PreconditionFailedError):  # who changed it just now knows it better
+        await target.put(key, body, mode, ignore_progress)
+
+
+def check_time(text: str, key: str) -> None:
+    """Raise CorruptError for what is no time."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise CorruptError(f"unable to use {key}: {text!r} is no time") from None
 
 
 async def listed(store: Store, prefix: str) -> AsyncIterator[tuple[Kind | None, Stat]]:

@@ -5,25 +5,24 @@ the artifact is brought. Looked for before anything is copied, and found by crea
 """
 
 from collections.abc import Collection
-from datetime import datetime
 from functools import partial
 
 import msgspec
 
-from dropoff.records import AliasRecord, Manifest, decode_manifest
+from dropoff.records import Manifest, decode_alias, decode_manifest, decode_state
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record, follow
-from dropoffd.catalogue.belongings import Kind, holders
+from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record
+from dropoffd.catalogue.belongings import Kind, holders, number_of
 from dropoffd.catalogue.lookup import holdings
 from dropoffd.catalogue.newest import newest_standing, newest_version
 from dropoffd.catalogue.reading import MANIFEST_MAX_BYTES, read, read_bytes, read_manifest
 from dropoffd.clock import Clock
 from dropoffd.copying.contents import Contents
 from dropoffd.copying.links import Links
-from dropoffd.copying.objects import DAMAGE, ConflictError, has_same, listed, make, misplaced
+from dropoffd.copying.objects import DAMAGE, ConflictError, check_time, follow, has_same, listed, make, misplaced
 from dropoffd.copying.several import each, several
 from dropoffd.copying.tally import Tally
-from dropoffd.stores.base import CorruptError, NotFoundError, Store
+from dropoffd.stores.base import NotFoundError, Store
 
 _AT_ONCE = 16
 
@@ -33,6 +32,7 @@ class _Lot(msgspec.Struct):
 
     versions: dict[int, str] = {}
     removed: set[int] = set()
+    states: dict[int, str] = {}
     aliases: list[str] = []
     uses: dict[int, list[str]] = {}
 
@@ -63,7 +63,7 @@ class Versions:
             lot.removed = set()
         uses = [key for number in sorted(there) for key in lot.uses.get(number, ())]
         await several(each(uses), self._links.bring, _AT_ONCE)
-        await self._bring_aliases(lot, there)
+        await self._bring_changing(lot, there)
         return bool(numbers)
 
     async def _bring_versions(self, lot: _Lot) -> set[int]:
@@ -90,17 +90,18 @@ class Versions:
     async def _look(self, prefix: str) -> _Lot:
         lot = _Lot()
         async for kind, stat in listed(self._source, prefix):
-            key = stat.key
-            number = keys.version_number(key) if kind is Kind.MANIFEST else None
-            if number is not None:
+            key, number = stat.key, number_of(prefix, stat.key)
+            if kind is Kind.MANIFEST:
                 lot.versions[number] = key
+            elif kind is Kind.REMOVED:
+                lot.removed.add(number)
+            elif kind is Kind.STATE:
+                lot.states[number] = key
+            elif kind is Kind.USE:
+                lot.uses.setdefault(number, []).append(key)
             elif kind is Kind.ALIAS:
                 lot.aliases.append(key)
-            elif kind is Kind.REMOVED:
-                lot.removed.add(int(key[len(prefix) :].split("/")[1].removesuffix(".json")))
-            elif kind is Kind.USE:
-                lot.uses.setdefault(int(key[len(prefix) :].split("/")[1]), []).append(key)
-            else:
+            elif kind is None:
                 self._tally.unknown += 1
         return lot
 
@@ -156,10 +157,17 @@ class Versions:
         if newest is not None and newest.type != ours.type:
             raise ConflictError(f"it is a {ours.type!r}, and in {self._target.url} a {newest.type!r}")
 
-    async def _bring_aliases(self, lot: _Lot, there: Collection[int]) -> None:
-        for key in lot.aliases:
+    async def _bring_changing(self, lot: _Lot, there: Collection[int]) -> None:
+        """Bring what people say of versions that are there: states and aliases."""
+        states = [lot.states[number] for number in sorted(there) if number in lot.states]
+        for key in (*states, *lot.aliases):
             try:
-                await self._bring_alias(key, there, lot.removed)
+                if key in states:
+                    await follow(self._source, self._target, key, decode_state)
+                else:
+                    await self._bring_alias(key, there, lot.removed)
+            except NotFoundError:  # removed since the listing
+                continue
             except DAMAGE as error:
                 self._tally.damage(key, error.message)
         if there:
@@ -174,12 +182,8 @@ class Versions:
         # A number that was removed is not given out again, also not in a copy.
         if alias is None or not (alias.version in there or (latest and alias.version in removed)):
             return
-        _check_time(alias, key)
-        await (advance if latest else follow)(self._target, key, alias)
-
-
-def _check_time(alias: AliasRecord, key: str) -> None:
-    try:
-        datetime.fromisoformat(alias.changed)
-    except ValueError:
-        raise CorruptError(f"unable to use {key}: {alias.changed!r} is no time") from None
+        if latest:
+            check_time(alias.changed, key)
+            await advance(self._target, key, alias)
+        else:
+            await follow(self._source, self._target, key, decode_alias)

@@ -9,7 +9,7 @@ from daemon.making import job_id, run_info, save
 from dropoff.messages import Role
 from dropoff.records import Entry, LinkRecord
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.belongings import Kind, holders, is_owner, kind_of
+from dropoffd.catalogue.belongings import Kind, holders, is_owner, kind_of, number_of
 from dropoffd.stores.base import CorruptError
 
 
@@ -34,9 +34,15 @@ def test_what_is_built_is_known(project: str, name: str, artifact: str, number: 
         *((theirs, key, Kind.USE) for key in at_version),
         (theirs, keys.version_key(project, artifact, number), Kind.MANIFEST),
         (theirs, keys.alias_key(project, artifact, name), Kind.ALIAS),
+        (theirs, keys.removed_key(project, artifact, number), Kind.REMOVED),
+        (theirs, keys.state_key(project, artifact, number), Kind.STATE),
+        (theirs, keys.contribution_key(project, artifact, name, name), Kind.GROUP),
+        (theirs, keys.done_key(project, artifact, name), Kind.GROUP),
     ]
     for prefix, key, kind in built:
         assert kind_of(prefix, key) is kind, key
+        numbered = {Kind.USE, Kind.MANIFEST, Kind.REMOVED, Kind.STATE}
+        assert number_of(prefix, key) == (number if kind in numbered else -1)
         assert keys.told_digest(project, key) is None
     of_artifacts, of_runs = keys.catalogue_prefixes(keys.project_prefix(project))
     assert is_owner(of_runs, mine)
@@ -55,7 +61,7 @@ def test_content_is_known_by_its_key(project: str, prefix: str, path: bytes) -> 
 @pytest.mark.parametrize(
     "rest",
     ["", "run.json/", "run.jsonx", "files/x.json", f"files/{job_id(1)}.json/x", f"files/../{job_id(1)}.json",
-     "inputs/.x.json", "inputs/.json", "outputs/a/b.json", "outputs/..json", "throughputs/x.json", "versions/0.json",
+     "inputs/.x.json", "inputs/.json", "outputs/a/b.json", "outputs/..json", "throughputs/x.json", "versions/0.json", "versions/0000042.json",
      "versions/00000x.json", "aliases/a b.json", "uses/000001/a", "\n"],
 )  # fmt: skip
 def test_what_nobody_builds_is_not_known(rest: str) -> None:

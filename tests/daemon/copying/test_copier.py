@@ -222,7 +222,7 @@ async def test_another_run_of_the_name_is_a_conflict(copying: Copying) -> None:
 
 
 async def test_an_alias_follows_who_moved_it_last(copying: Copying) -> None:
-    """An alias that was moved later in the target stays, others follow the source; `latest` never goes back."""
+    """An alias or a state that was set later in the target stays, others follow; `latest` never goes back."""
     source, target = copying.source, copying.target
     for number in range(2):
         for shelf in (source, target):
@@ -231,8 +231,15 @@ async def test_an_alias_follows_who_moved_it_last(copying: Copying) -> None:
     for alias, theirs, ours in (("old", EARLY, LATE), ("new", LATE, EARLY), ("latest", LATE, EARLY)):
         source.alias(alias, 0, theirs)
         target.alias(alias, 2 if alias == "latest" else 1, ours)
+    states = [f"cv/artifacts/cats/states/{number:06d}.json" for number in range(3)]
+    for number, theirs, ours in ((0, LATE, EARLY), (1, EARLY, LATE), (2, LATE, "")):
+        source.put(states[number], {"format": 1, "state": "published", "changed": theirs})
+        if ours:
+            target.put(states[number], {"format": 1, "state": "archived", "changed": ours})
     assert (await copying.copy()).conflicts == 0
     assert [target.stands_for(alias) for alias in ("old", "new", "latest")] == [1, 0, 2]
+    assert [json.loads(target.objects[key])["state"] for key in states[:2]] == ["published", "archived"]
+    assert states[2] not in target.objects  # of a version that the source does not have
 
 
 async def test_what_the_target_has_damaged_is_mended(copying: Copying) -> None:
@@ -339,6 +346,8 @@ async def test_what_lies_in_another_place_is_refused(copying: Copying) -> None:
     source.put("cv/runs/maker/outputs/cv%2Fdogs%3Av0.json", source.objects[link])
     source.put("cv/artifacts/cats/aliases/.hidden.json", b"{}")
     source.put("cv/artifacts/cats/versions/x.json", b"{}")
+    source.put("cv/artifacts/cats/parts/group/writer.json", b"{}")
+    source.put("cv/artifacts/cats/groups/group/done.json", b"{}")
     source.put("cv/runs/maker/files/x.json", b"{}")
     source.record(4, [one], "headless")
     (source.root / "cv/runs/empty").mkdir()
