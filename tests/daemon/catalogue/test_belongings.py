@@ -61,7 +61,8 @@ def test_content_is_known_by_its_key(project: str, prefix: str, path: bytes) -> 
 @pytest.mark.parametrize(
     "rest",
     ["", "run.json/", "run.jsonx", "files/x.json", f"files/{job_id(1)}.json/x", f"files/../{job_id(1)}.json",
-     "inputs/.x.json", "inputs/.json", "outputs/a/b.json", "outputs/..json", "throughputs/x.json", "versions/0.json", "versions/0000042.json",
+     "inputs/.x.json", "inputs/.json", "outputs/a/b.json", "outputs/..json", "throughputs/x.json", "versions/0.json",
+     "versions/0000042.json",
      "versions/00000x.json", "aliases/a b.json", "uses/000001/a", "\n"],
 )  # fmt: skip
 def test_what_nobody_builds_is_not_known(rest: str) -> None:
