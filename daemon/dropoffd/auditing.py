@@ -9,14 +9,15 @@ from dropoffd.catalogue.lookup import Holdings, held_by, holdings
 from dropoffd.fetch.deliver import File, file_of
 from dropoffd.fetch.plan import Wanted
 from dropoffd.fetch.verify import AT_ONCE, TOLD_MOST, find_damage
-from dropoffd.stores.base import CorruptError, RefusedError, Stat, Store
+from dropoffd.stores.base import CorruptError, Progress, RefusedError, Stat, Store, ignore_progress
 
 
 class Auditor:
     """One look at a store; a content that many versions have is looked at once."""
 
-    def __init__(self, store: Store, *, read_data: bool) -> None:
+    def __init__(self, store: Store, *, read_data: bool, progress: Progress = ignore_progress) -> None:
         self._store = store
+        self._progress = progress
         self._read_data = read_data
         self._places = anyio.CapacityLimiter(AT_ONCE)
         # Hashes: there may be millions, and for want of a match a content is merely looked at again.
@@ -37,6 +38,7 @@ class Auditor:
     async def _look(self, stat: Stat, found: Found) -> None:
         key = stat.key
         self._looked_at += 1
+        self._progress(1)
         try:
             if isinstance(found, CorruptError | RefusedError):
                 raise found

@@ -27,11 +27,13 @@ from dropoffd.clock import Clock
 from dropoffd.stores.base import (
     CorruptError,
     NotFoundError,
+    Progress,
     RefusedError,
     Stat,
     Store,
     StoreError,
     UnavailableError,
+    ignore_progress,
 )
 
 _log = logging.getLogger(__name__)
@@ -57,8 +59,11 @@ class _Content(msgspec.Struct, frozen=True):
 class Collector:
     """One collection of a project's garbage; what is younger than `grace_seconds` is left alone."""
 
-    def __init__(self, store: Store, project: str, grace_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, project: str, grace_seconds: float, clock: Clock, progress: Progress = ignore_progress
+    ) -> None:
         self._store = store
+        self._progress = progress
         self._project = project
         self._grace = grace_seconds
         self._clock = clock
@@ -115,12 +120,14 @@ class Collector:
         # Content first: what is named meanwhile is seen afterwards.
         for prefix in keys.content_prefixes(self._project):
             async for stat in self._store.list(prefix):
+                self._progress(1)
                 if self._is_old(stat):
                     self._old[stat.key] = _Content(stat.size_bytes, stat.modified_at)
                 else:
                     self._count(stat.size_bytes)
 
         async def spare(stat: Stat, found: Found) -> None:
+            self._progress(1)
             if self._is_over(stat):
                 self._forgotten.add(stat.key)
             elif isinstance(found, CorruptError | RefusedError):

@@ -36,7 +36,7 @@ from dropoffd.collecting import GRACE_LEAST_SECONDS, Collector
 from dropoffd.index.index import Indexes
 from dropoffd.reader import Opens
 from dropoffd.removing import Removal
-from dropoffd.stores.base import CorruptError, Store
+from dropoffd.stores.base import CorruptError, Progress, Store, ignore_progress
 
 _PAGE = 1000
 
@@ -53,7 +53,7 @@ class Curator:
             self._rules = parse(rules)
         except UsageError as error:
             raise SettingsError(f"unable to use the setting `retention`: {error.message}", hint=error.hint) from None
-        self._table: dict[type, Callable[[Any], Awaitable[Answer]]] = {
+        self._table: dict[type, Callable[[Any, Progress], Awaitable[Answer]]] = {
             SetAlias: self._set_alias,
             SetState: self._set_state,
             Remove: self._remove,
@@ -66,14 +66,17 @@ class Curator:
         """Whether the setting has any."""
         return bool(self._rules)
 
-    async def answer(self, request: Curating) -> Answer:
-        """Do what is asked; raises NotStoredError, DamagedError, UsageError and StoreError."""
+    async def answer(self, request: Curating, progress: Progress = ignore_progress) -> Answer:
+        """Do what is asked, and tell `progress` of what was looked at.
+
+        Raises NotStoredError, DamagedError, UsageError and StoreError.
+        """
         try:
-            return await self._table[type(request)](request)
+            return await self._table[type(request)](request, progress)
         except CorruptError as error:
             raise DamagedError(error.message, hint=error.hint) from error
 
-    async def _set_alias(self, asked: SetAlias) -> Changed:
+    async def _set_alias(self, asked: SetAlias, progress: Progress) -> Changed:  # noqa: ARG002  # one small object
         alias = alias_name(asked.alias)
         if alias == LATEST:
             raise UsageError(f"unable to move {LATEST!r}: it stands for the newest version", hint="use another alias")
@@ -88,7 +91,7 @@ class Curator:
         await let_stand(store, key, alias_record(manifest.version, self._clock.now(), new_job_id()))
         return Changed(number=manifest.version)
 
-    async def _set_state(self, asked: SetState) -> Changed:
+    async def _set_state(self, asked: SetState, progress: Progress) -> Changed:  # noqa: ARG002  # same
         store = await self._stores.open(asked.store)
         await store.prepare()
         manifest, _ = await find_version(store, asked.project, asked.artifact, asked.which)
@@ -96,12 +99,12 @@ class Curator:
         await overwrite(store, keys.state_key(asked.project, asked.artifact, manifest.version), encode(said))
         return Changed(number=manifest.version)
 
-    async def _remove(self, asked: Remove) -> Removed:
+    async def _remove(self, asked: Remove, progress: Progress) -> Removed:
         if bool(asked.run) == bool(asked.artifact):
             raise UsageError("unable to remove nothing, or a run and an artifact at once", hint="name one of them")
         store = await self._stores.open(asked.store)
         await store.prepare()
-        removal = Removal(store, asked.project)
+        removal = Removal(store, asked.project, progress)
         if asked.run:
             await find_run(store, RunId(store=asked.store, project=asked.project, run=asked.run))
             await removal.add_run(asked.run)
@@ -119,7 +122,7 @@ class Curator:
             raise NotStoredError(f"unable to find {asked.project}/{asked.artifact} in {store.url}: it has no version")
         return versions
 
-    async def _prune(self, asked: Prune) -> Removed:
+    async def _prune(self, asked: Prune, progress: Progress) -> Removed:
         rules = parse(asked.rules) if asked.rules else self._rules
         if not rules:
             raise UsageError(
@@ -131,7 +134,7 @@ class Curator:
         by_artifact: dict[str, list[VersionReport]] = {}
         for version in await self._versions(store, asked.project, asked.artifact):
             by_artifact.setdefault(version.id.artifact, []).append(version)
-        removal = Removal(store, asked.project)
+        removal = Removal(store, asked.project, progress)
         for artifact, versions in by_artifact.items():
             rule = rule_for(rules, asked.project, artifact)
             if rule is not None:
@@ -149,11 +152,12 @@ class Curator:
                 return found
             asked = msgspec.structs.replace(asked, after=page.more)
 
-    async def _collect(self, asked: Collect) -> Collected:
+    async def _collect(self, asked: Collect, progress: Progress) -> Collected:
         if asked.grace_seconds < GRACE_LEAST_SECONDS:
             raise UsageError(
                 f"unable to collect garbage that is younger than {GRACE_LEAST_SECONDS / 3600:.0f} hours",
                 hint="deliveries that are under way may need it; give --grace 1d or more",
             )
         store = await self._stores.open(asked.store)
-        return await Collector(store, asked.project, asked.grace_seconds, self._clock).run(apply=asked.apply)
+        collector = Collector(store, asked.project, asked.grace_seconds, self._clock, progress)
+        return await collector.run(apply=asked.apply)

@@ -21,7 +21,6 @@ from dropoff.messages import (
     Find,
     FindRun,
     FindVersion,
-    Found,
     LinkList,
     Links,
     Reading,
@@ -91,8 +90,6 @@ class Reader:
             Links: self._links,
             Entries: self._entries,
             Verify: self._verify,
-            Find: self._find,
-            Audit: self._audit,
         }
 
     async def answer(self, request: Reading, fd: int | None = None, progress: Progress = ignore_progress) -> Answer:
@@ -105,6 +102,10 @@ class Reader:
                 answer: Answer = await self._fetch(request, fd, progress)
             elif isinstance(request, Stream):
                 answer = await self._stream(request, fd)
+            elif isinstance(request, Find):
+                answer = await self._indexes.find(await self._stores.open(request.store), request, progress)
+            elif isinstance(request, Audit):
+                answer = await self._audit(request, progress)
             else:
                 answer = await self._table[type(request)](request)
         except CorruptError as error:
@@ -142,9 +143,6 @@ class Reader:
         shown = page(reports)
         return RecordList(tuple(shown), more if len(shown) == len(reports) else shown[-1].id.job)
 
-    async def _find(self, asked: Find) -> Found:
-        return await self._indexes.find(await self._stores.open(asked.store), asked)
-
     async def _links(self, asked: Links) -> LinkList:
         store = await self._stores.open(asked.of.store)
         if isinstance(asked.of, RunId):
@@ -166,12 +164,12 @@ class Reader:
         held = await self._holdings(asked.of)
         return await verify(store, _chosen(held, (), {}), read_data=asked.read_data)
 
-    async def _audit(self, asked: Audit) -> Verified:
+    async def _audit(self, asked: Audit, progress: Progress) -> Verified:
         store = await self._stores.open(asked.store)
         if asked.artifact:  # told apart from one that has no version to look at
             await find_version(store, asked.project, asked.artifact, LATEST)
         scope = Scope(project=asked.project, run=asked.run, artifact=asked.artifact)
-        return await Auditor(store, read_data=asked.read_data).run(scope)
+        return await Auditor(store, read_data=asked.read_data, progress=progress).run(scope)
 
     async def _fetch(self, asked: Fetch, fd: int | None, progress: Progress) -> Fetched:
         store = await self._stores.open(asked.of.store)

@@ -13,7 +13,16 @@ from dropoffd.catalogue.inventory import Found, Scope, take_inventory
 from dropoffd.catalogue.keys import Holds
 from dropoffd.catalogue.publish import create
 from dropoffd.catalogue.reading import read_manifest
-from dropoffd.stores.base import AlreadyExistsError, CorruptError, NotFoundError, RefusedError, Stat, Store
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    CorruptError,
+    NotFoundError,
+    Progress,
+    RefusedError,
+    Stat,
+    Store,
+    ignore_progress,
+)
 
 _TOLD_MOST = 500
 
@@ -21,8 +30,9 @@ _TOLD_MOST = 500
 class Removal:
     """What is to be removed from one project."""
 
-    def __init__(self, store: Store, project: str) -> None:
+    def __init__(self, store: Store, project: str, progress: Progress = ignore_progress) -> None:
         self._store = store
+        self._progress = progress
         self._project = project
         self._versions: list[Doomed] = []
         self._records: list[str] = []
@@ -64,6 +74,7 @@ class Removal:
         others: set[str] = set()
 
         async def sort(stat: Stat, found: Found) -> None:
+            self._progress(1)
             if isinstance(found, CorruptError | RefusedError):
                 return
             for entry in found.entries:

@@ -171,10 +171,10 @@ class Connection:
             self.close()
             raise
 
-    def ask(self, request: Request, fd: int | None = None) -> Reply:
-        """Send one request and return its answer, a refusal included."""
+    def ask(self, request: Request, fd: int | None = None, told: Callable[[Working], None] | None = None) -> Reply:
+        """Send one request and return its answer, a refusal included; `told` hears meanwhile how far it is."""
         self.send(request, fd)
-        return self.receive()
+        return self.receive(told)
 
     def send(self, request: Request, fd: int | None = None) -> None:
         """Send one request, whose answer is to be received."""
@@ -183,12 +183,12 @@ class Connection:
         if sent < len(data):
             self._socket.sendall(memoryview(data)[sent:])
 
-    def receive(self) -> Reply:
+    def receive(self, told: Callable[[Working], None] | None = None) -> Reply:
         """Return the answer to the request that was sent before all others, a refusal included."""
-        while True:
-            reply = self._next()
-            if not isinstance(reply, Working):
-                return reply
+        while isinstance(reply := self._next(), Working):
+            if told is not None:
+                told(reply)
+        return reply
 
     def _next(self) -> Reply:
         while not self._frames:

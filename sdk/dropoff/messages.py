@@ -550,7 +550,12 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class Working(msgspec.Struct, frozen=True, tag="working"):
-    """The answer takes longer than a moment; keep waiting."""
+    """The answer takes longer than a moment; keep waiting.
+
+    `done` tells how far it is, where that is counted: in bytes of a `Fetch`, in objects of anything else.
+    """
+
+    done: int = 0
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):

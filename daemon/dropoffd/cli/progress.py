@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -99,3 +101,22 @@ class CopyProgress:
             total=tally.expected_bytes,
             completed=tally.moved_bytes,
         )
+
+
+class CountBar:
+    """One bar for bytes of `whole`, or, where that is 0, for things of an unknown number."""
+
+    def __init__(self, *, in_bytes: bool, whole: int) -> None:
+        count = (DownloadColumn(binary_units=True), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *count, TimeElapsedColumn())
+        self._bars = Bars(*columns, console=Console(file=sys.stderr), transient=True)
+        self._task = self._bars.add_task("fetching" if in_bytes else "looking", total=whole or None)
+        self._bars.start()
+
+    def update(self, done: int) -> None:
+        """Show how far it is."""
+        self._bars.update(self._task, completed=done)
+
+    def stop(self) -> None:
+        """Take it away again."""
+        self._bars.stop()

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 from dropoff.client import Connection, checked
@@ -13,6 +14,7 @@ from dropoff.names import check_name, printable
 from dropoff.reading import umask, version_named
 from dropoff.settings import Settings, load, store_url
 from dropoffd.cli import text
+from dropoffd.cli.counter import Counter
 from dropoffd.errors import Exit
 
 _Answer = TypeVar("_Answer")
@@ -31,7 +33,7 @@ def get(arguments: argparse.Namespace) -> int:
         fetch = Fetch(
             of=version.id, paths=paths, links=arguments.links, umask=umask(), references=arguments.references
         )
-        fetched = answer(settings, fetch, Fetched, fd)
+        fetched = answer(settings, fetch, Fetched, fd, 0 if paths else version.size_bytes)
     finally:
         os.close(fd)
     if arguments.json:
@@ -47,15 +49,24 @@ def store_named(settings: Settings, named: str) -> str:
     return store_url(named or settings.store)
 
 
-def answer(settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None = None) -> _Answer:
-    """Ask the daemon, or answer it here."""
+def answer(
+    settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None = None, whole: int = 0
+) -> _Answer:
+    """Ask the daemon, or answer it here; on a terminal show how far that is, of `whole` if that is known."""
+    with Counter(in_bytes=isinstance(asked, Fetch), whole=whole) as counter:
+        return _answer(settings, asked, kind, fd, counter)
+
+
+def _answer(
+    settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None, counter: Counter
+) -> _Answer:
     try:
         connection = Connection(settings, SILENCE_SECONDS)
     except OSError:
-        reply: object = asyncio.run(_here(settings, asked, fd))
+        reply: object = asyncio.run(_here(settings, asked, fd, counter.add))
     else:
         try:
-            reply = checked(connection.ask(asked, fd))
+            reply = checked(connection.ask(asked, fd, lambda working: counter.set(working.done)))
         except OSError as error:
             raise UnavailableError(
                 "unable to go on: the daemon went away", hint="run the command again; it goes on where it was"
@@ -67,7 +78,9 @@ def answer(settings: Settings, asked: Reading | Curating, kind: type[_Answer], f
     return reply
 
 
-async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -> Answer:
+async def _here(
+    settings: Settings, asked: Reading | Curating, fd: int | None, progress: Callable[[int], None]
+) -> Answer:
     # The other commands must not pay for all this.
     from dropoffd.cli.here import stores_here  # noqa: PLC0415
     from dropoffd.clock import SystemClock  # noqa: PLC0415
@@ -82,9 +95,9 @@ async def _here(settings: Settings, asked: Reading | Curating, fd: int | None) -
         async with stores_here(settings) as stores:
             cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
             if isinstance(asked, Curating):
-                return await Curator(stores, indexes, clock, settings.retention).answer(asked)
+                return await Curator(stores, indexes, clock, settings.retention).answer(asked, progress)
             elsewhere = Elsewhere(clock, allow_private=settings.allow_private_references)
-            return await Reader(stores, cache, indexes, clock, elsewhere).answer(asked, fd)
+            return await Reader(stores, cache, indexes, clock, elsewhere).answer(asked, fd, progress)
     except OSError as error:
         raise UsageError(
             f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"

@@ -15,7 +15,7 @@ from dropoffd.catalogue.reading import read_manifest, read_record, read_small
 from dropoffd.index import rows
 from dropoffd.index.database import Database
 from dropoffd.index.rows import Row
-from dropoffd.stores.base import CorruptError, NotFoundError, RefusedError, Stat, Store, StoreError
+from dropoffd.stores.base import CorruptError, NotFoundError, Progress, RefusedError, Stat, Store, StoreError
 
 _READ_AT_ONCE = 16
 # Larger ones one by one, so that memory stays bounded.
@@ -26,17 +26,17 @@ _KEPT = frozenset({Holds.RUN, Holds.RECORD, Holds.MANIFEST, Holds.ALIAS, Holds.S
 _Read = tuple[Stat, Row | None, str]
 
 
-async def follow(store: Store, database: Database, project: str) -> None:
+async def follow(store: Store, database: Database, project: str, progress: Progress) -> None:
     """Make the index say what the store has now: of one project, or of all for an empty name."""
     folders = [keys.project_prefix(project)] if project else [folder async for folder in store.folders("")]
     if not project:
         await database.run(partial(_forget_others, folders=folders))
     for folder in folders:
         for prefix in keys.catalogue_prefixes(folder):
-            await _follow(store, database, prefix)
+            await _follow(store, database, prefix, progress)
 
 
-async def _follow(store: Store, database: Database, prefix: str) -> None:
+async def _follow(store: Store, database: Database, prefix: str, progress: Progress) -> None:
     there = {stat.key: stat async for stat in store.list(prefix) if keys.holds(stat.key) in _KEPT}
     known = await database.run(partial(_known, prefix=prefix))
     gone = known.keys() - there.keys()
@@ -45,6 +45,7 @@ async def _follow(store: Store, database: Database, prefix: str) -> None:
     new = iter([stat for key, stat in there.items() if known.get(key) != stat.etag])
     while some := list(islice(new, _COMMIT_EVERY)):
         await database.run(partial(_keep, found=await _read_all(store, some)))
+        progress(len(some))
 
 
 def _known(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:

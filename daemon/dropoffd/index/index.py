@@ -12,7 +12,7 @@ from dropoffd.catalogue import keys
 from dropoffd.index.database import Database
 from dropoffd.index.follow import follow, unreadable
 from dropoffd.index.query import find
-from dropoffd.stores.base import Store
+from dropoffd.stores.base import Progress, Store, ignore_progress
 
 _FOLDER = "index"
 _UNREADABLE_SHOWN = 20
@@ -25,16 +25,16 @@ class Indexes:
         self._directory = os.path.join(cache_dir, _FOLDER)
         self._open: dict[str, tuple[Database, anyio.Lock]] = {}
 
-    async def find(self, store: Store, asked: Find) -> Found:
+    async def find(self, store: Store, asked: Find, progress: Progress = ignore_progress) -> Found:
         """Return one page of what was asked for; a first page knows of all that was stored before it was asked for.
 
-        Raises StoreError, and UsageError where the index cannot be kept.
+        `progress` is told of records as they are read. Raises StoreError, and UsageError where it cannot be kept.
         """
         database, turn = self._database(store.url)
         # The pages of one answer belong together: only the first looks whether there is anything new.
         if not asked.after:
             async with turn:
-                await follow(store, database, asked.project)
+                await follow(store, database, asked.project, progress)
         found = await database.run(partial(find, asked=asked))
         prefix = keys.project_prefix(asked.project) if asked.project else ""
         troubles = await database.run(partial(unreadable, prefix=prefix, most=_UNREADABLE_SHOWN))

@@ -38,6 +38,8 @@ class Connection:
         self._reading = self._paused = self._ended = False
         self.at_once: Callable[[Request, Connection], Reply | None] = lambda *_: None
         """Answers a request that comes while none is served, if that waits for nothing: it saves changes of task."""
+        self.done = 0
+        """How far the work on the present request is, where that is counted."""
 
     async def receive(self) -> Request | None:
         """Return the next request, None at the end; raises ProtocolError for garbage and OSError."""
@@ -118,7 +120,7 @@ class Connection:
     def send_working(self) -> None:
         """Tell the caller that we are at it, if that can be told without waiting."""
         with contextlib.suppress(BlockingIOError):  # it has enough to read
-            self._send_now(Working())
+            self._send_now(Working(self.done))
 
     def _send_now(self, reply: Reply) -> None:
         data = frame(encode(reply))

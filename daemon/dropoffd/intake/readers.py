@@ -9,7 +9,7 @@ from dropoff.messages import Code, Curating, Fetch, Reading, Refused, Reply, Str
 from dropoffd.curator import Curator
 from dropoffd.intake.connection import Connection
 from dropoffd.reader import Reader
-from dropoffd.stores.base import StoreError
+from dropoffd.stores.base import Progress, StoreError
 
 _LOOK_SECONDS = 0.2
 _CODES = (
@@ -31,21 +31,26 @@ class Readers:
         """Return the answer; None if the caller went away meanwhile, and with it the work."""
         fd = connection.take_descriptor() if isinstance(request, Fetch | Stream) else None
         reply: Reply | None = None
+        connection.done = 0
+
+        def count(more: int) -> None:
+            connection.done += more
+
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(_end_with_caller, connection, group.cancel_scope)
-                reply = await self._answer(request, fd)
+                reply = await self._answer(request, fd, count)
                 group.cancel_scope.cancel()
         finally:
             if fd is not None:
                 os.close(fd)
         return reply
 
-    async def _answer(self, request: Reading | Curating, fd: int | None) -> Reply:
+    async def _answer(self, request: Reading | Curating, fd: int | None, progress: Progress) -> Reply:
         try:
             if isinstance(request, Curating):
-                return await self._curator.answer(request)
-            return await self._reader.answer(request, fd)
+                return await self._curator.answer(request, progress)
+            return await self._reader.answer(request, fd, progress)
         except (NotStoredError, DamagedError, UsageError, StoreError) as error:
             code = next(code for kind, code in _CODES if isinstance(error, kind))
             return Refused(code, error.message, error.hint)
