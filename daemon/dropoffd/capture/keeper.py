@@ -20,19 +20,18 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import msgspec
 
-from dropoff.content import Capture, Content, copy, payload_name, reflink, stamp, stamp_of
+from dropoff.content import Capture, Content, payload_name, stamp, stamp_of
 from dropoff.errors import SpoolFullError
 from dropoff.messages import Stamp
 from dropoff.names import display
 from dropoffd.capture import lease
+from dropoffd.capture.duplicate import Duplicate, Duplicator
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.holding import Holding, Inline
 from dropoffd.capture.homes import Homes
-from dropoffd.capture.idle import idle_priority
 from dropoffd.capture.syncing import sync, sync_files
 from dropoffd.clock import Clock
 from dropoffd.custody import Room, Source
@@ -100,7 +99,7 @@ class Keeper:
         self._due: list[tuple[float, int, _Due, tuple[int, int]]] = []
         self._count = itertools.count()
         self._due_changed = anyio.Event()
-        self._no_reflink: set[int] = set()
+        self._duplicator = Duplicator(homes)
         self._slots = anyio.CapacityLimiter(_COPIES_AT_ONCE)
         self._urgent = anyio.CapacityLimiter(_COPIES_AT_ONCE)
         self._group: anyio.abc.TaskGroup | None = None
@@ -141,7 +140,7 @@ class Keeper:
         self._kept[kept.key] = kept
         if not lease.intact(holding.fd):  # a writer came before we were listening for it
             self._break(kept)
-        elif _device(content) in self._no_reflink:
+        elif self._duplicator.is_in_vain(content):
             self._settle_by_copy(kept)
         else:
             self._start(self._settle, kept)
@@ -253,12 +252,19 @@ class Keeper:
             holding = kept.holding.borrow()
             try:
                 made = await anyio.to_thread.run_sync(
-                    partial(self._duplicate, kept, only_reflink),
+                    partial(
+                        self._duplicator.make,
+                        kept.job,
+                        kept.content,
+                        kept.holding,
+                        only_reflink=only_reflink,
+                        urgent=lambda: kept.breaking,
+                    ),
                     limiter=self._urgent if kept.breaking else self._slots,
                 )
                 if made is None:
                     return False
-                await self._adopt_duplicate(kept, *made)
+                await self._adopt_duplicate(kept, made)
             except SourceChangedError as error:
                 # A writer came through: the lease was another daemon's. Then that one's guard made a copy first.
                 found = self._complete_copy(kept.job, kept.content)
@@ -280,46 +286,14 @@ class Keeper:
                 holding.close()
             return True
 
-    def _duplicate(self, kept: _Kept, only_reflink: bool) -> tuple[Capture, str, str, int] | None:
-        """Reflink or copy into a new file, complete under its final name, not yet synced."""
-        content = kept.content
-        link = self._homes.path(content.place)
-        device = _device(content)
-        rungs = [] if device in self._no_reflink else [(Capture.REFLINK, os.path.dirname(link))]
-        if not only_reflink:
-            rungs.append((Capture.COPY, self._homes.payloads))
-        for capture, home in rungs:
-            path = self._homes.own_path(payload_name(kept.job, content.ordinal), home)
-            part = path + ".part"
-            fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                if capture is Capture.REFLINK:
-                    done = reflink(kept.holding.fd, fd)
-                    if not done and device is not None:
-                        self._no_reflink.add(device)
-                else:
-                    with contextlib.nullcontext() if kept.breaking else idle_priority():
-                        copy(kept.holding.fd, fd, content.size_bytes, anyio.from_thread.check_cancelled)
-                    done = True
-                if done:
-                    kept.holding.check()
-                    os.rename(part, path)
-                    return capture, home, path, fd
-            except BaseException:
-                os.close(fd)
-                os.unlink(part)
-                raise
-            os.close(fd)
-            os.unlink(part)
-        return None
-
     def _give_up(self, kept: _Kept) -> None:
         """Let a waiting writer through, although there is no copy."""
         if kept.breaking:
             self._guard.drop(payload_name(kept.job, kept.content.ordinal))
             kept.holding.give_lease_back()
 
-    async def _adopt_duplicate(self, kept: _Kept, capture: Capture, home: str, path: str, fd: int) -> None:
+    async def _adopt_duplicate(self, kept: _Kept, made: Duplicate) -> None:
+        capture, home, path, fd = made
         link = self._homes.path(kept.content.place)
         own = stamp(fd)
         if kept.breaking:  # somebody's open() waits: the copy is complete, so let it through now
@@ -408,10 +382,6 @@ class Keeper:
             self._let_go(kept)
             await self._written(kept.seq, kept.content)
             self.sync_later(kept.seq, kept.content)
-
-
-def _device(content: Content) -> int | None:
-    return content.stamp.device if content.stamp else None
 
 
 def _lost(job: str, content: Content) -> SourceChangedError:
