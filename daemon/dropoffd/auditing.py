@@ -2,7 +2,7 @@
 
 import anyio
 
-from dropoff.messages import Damage, Verified
+from dropoff.answers import Damage, Verified
 from dropoff.records import Manifest
 from dropoffd.catalogue.inventory import Found, Scope, take_inventory
 from dropoffd.catalogue.lookup import Holdings, held_by, holdings

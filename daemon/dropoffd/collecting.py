@@ -13,9 +13,9 @@ from itertools import islice
 import anyio
 import msgspec
 
+from dropoff.answers import Collected
 from dropoff.errors import RefusedError as Refusal
 from dropoff.ids import new_job_id
-from dropoff.messages import Collected
 from dropoff.records import Claim, Sweep, decode_claim, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.claims import SWEEP_MOST_SECONDS, overwrite

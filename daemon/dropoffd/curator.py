@@ -5,25 +5,11 @@ from typing import Any
 
 import msgspec
 
+from dropoff.answers import Answer, Changed, Collected, Removed, VersionReport
 from dropoff.artifact import alias_name
 from dropoff.errors import DamagedError, NotStoredError, SettingsError, UsageError
 from dropoff.ids import new_job_id
-from dropoff.messages import (
-    Answer,
-    Changed,
-    Collect,
-    Collected,
-    Curating,
-    Find,
-    Prune,
-    Remove,
-    Removed,
-    RunId,
-    SetAlias,
-    SetState,
-    Subject,
-    VersionReport,
-)
+from dropoff.questions import Collect, Curating, Find, Prune, Remove, RunId, SetAlias, SetState, Subject
 from dropoff.records import StateRecord, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_record, let_stand, take_away

@@ -6,8 +6,9 @@ import msgspec
 
 from dropoff.content import Content
 from dropoff.ids import JobId
-from dropoff.messages import JobState, Save
+from dropoff.messages import JobState
 from dropoff.records import Entry
+from dropoff.saves import Save
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

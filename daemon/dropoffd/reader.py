@@ -9,35 +9,37 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from dropoff.errors import DamagedError, NotStoredError, UsageError
-from dropoff.messages import (
+from dropoff.answers import (
     Answer,
-    Audit,
-    Entries,
     EntryList,
     EntryReport,
-    Fetch,
     Fetched,
+    LinkList,
+    RecordList,
+    RunReport,
+    Verified,
+    VersionReport,
+)
+from dropoff.errors import DamagedError, NotStoredError, UsageError
+from dropoff.messages import encode
+from dropoff.names import display
+from dropoff.questions import (
+    Audit,
+    Entries,
+    Fetch,
     Find,
     FindRun,
     FindVersion,
-    LinkList,
     Links,
     Reading,
     RecordId,
-    RecordList,
     Records,
     RunId,
-    RunReport,
     Stored,
     Stream,
-    Verified,
     Verify,
     VersionId,
-    VersionReport,
-    encode,
 )
-from dropoff.names import display
 from dropoff.records import Entry, Manifest, Reference, entry_path
 from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.auditing import Auditor

@@ -6,7 +6,7 @@ named is no garbage yet, since a delivery may just have learnt from it that the 
 
 import contextlib
 
-from dropoff.messages import Doomed, Removed, VersionReport
+from dropoff.answers import Doomed, Removed, VersionReport
 from dropoffd.catalogue import keys, links
 from dropoffd.catalogue.aliases import LATEST, alias_of
 from dropoffd.catalogue.inventory import Found, Scope, take_inventory

@@ -2,8 +2,9 @@
 
 import logging
 
+from dropoff.answers import Collected, Found, Removed
 from dropoff.errors import DropoffError
-from dropoff.messages import Collect, Collected, Find, Found, Prune, Removed, Subject
+from dropoff.questions import Collect, Find, Prune, Subject
 from dropoffd.clock import Clock
 from dropoffd.curator import Curator
 from dropoffd.reader import Reader

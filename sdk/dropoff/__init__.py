@@ -27,8 +27,9 @@ from dropoff.errors import (
     UnstableSourceError,
     UsageError,
 )
-from dropoff.messages import Category, JobState, Keep, Receipt
+from dropoff.messages import JobState, Receipt
 from dropoff.run import Run, init
+from dropoff.saves import Category, Keep
 from dropoff.settings import Settings
 from dropoff.version import VERSION
 

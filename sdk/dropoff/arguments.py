@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from dropoff.errors import MissingSourceError, ProtocolError, UsageError
-from dropoff.messages import PRIORITY_MOST, Category, Keep, Kind, RunInfo, Save, encode
+from dropoff.messages import encode
 from dropoff.names import check_name, display
+from dropoff.saves import PRIORITY_MOST, Category, Keep, Kind, RunInfo, Save
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _Choice = TypeVar("_Choice", Category, Keep)

@@ -19,7 +19,9 @@ from dropoff.arguments import Source
 from dropoff.errors import UsageError
 from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
-from dropoff.messages import (
+from dropoff.messages import decode_request
+from dropoff.names import check_name, display
+from dropoff.saves import (
     ARTIFACT_FORMAT,
     GROUP_FORMAT,
     Category,
@@ -31,9 +33,7 @@ from dropoff.messages import (
     RunInfo,
     Save,
     Version,
-    decode_request,
 )
-from dropoff.names import check_name, display
 from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load
 

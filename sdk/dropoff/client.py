@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+
 from dropoff.errors import (
     DamagedError,
     DropoffError,
@@ -29,9 +31,8 @@ from dropoff.messages import (
     PROTOCOL,
     Code,
     Hello,
+    JobRequest,
     Refused,
-    Reply,
-    Request,
     Welcome,
     Working,
     decode_reply,
@@ -75,7 +76,7 @@ class Client:
         self._silent_until = 0.0
         self._silent_seconds = _SILENT_FIRST_SECONDS
 
-    def call(self, request: Request, *, fd: int | None = None) -> Reply:
+    def call(self, request: JobRequest, *, fd: int | None = None) -> msgspec.Struct:
         """Return the daemon's answer to `request`, `fd` travelling with it.
 
         Raises UnavailableError when no daemon answers in time, and what a refusal stands for.
@@ -99,7 +100,7 @@ class Client:
             self._owner = 0
             self._lock.release()
 
-    def _call(self, request: Request, fd: int | None, deadline: float) -> Reply:
+    def _call(self, request: JobRequest, fd: int | None, deadline: float) -> msgspec.Struct:
         if time.monotonic() < self._silent_until:
             raise UnavailableError("unable to ask the daemon: it did not answer a moment ago")
         fresh = self._connection is None
@@ -144,12 +145,18 @@ class Client:
 
 
 class Connection:
-    """One open conversation with the daemon.
+    """One open conversation with the daemon, whose answers `decode` reads: by itself those about jobs.
 
     Raises OSError (TimeoutError after silence), UnavailableError, or ProtocolError from every method.
     """
 
-    def __init__(self, settings: Settings, silence_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        silence_seconds: float,
+        decode: Callable[[bytes], msgspec.Struct] = decode_reply,
+    ) -> None:
+        self._decode = decode
         self._decoder = FrameDecoder()
         self._frames: list[bytes] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -171,32 +178,34 @@ class Connection:
             self.close()
             raise
 
-    def ask(self, request: Request, fd: int | None = None, told: Callable[[Working], None] | None = None) -> Reply:
+    def ask(
+        self, request: msgspec.Struct, fd: int | None = None, told: Callable[[Working], None] | None = None
+    ) -> msgspec.Struct:
         """Send one request and return its answer, a refusal included; `told` hears meanwhile how far it is."""
         self.send(request, fd)
         return self.receive(told)
 
-    def send(self, request: Request, fd: int | None = None) -> None:
+    def send(self, request: msgspec.Struct, fd: int | None = None) -> None:
         """Send one request, whose answer is to be received."""
         data = frame(encode(request))
         sent = socket.send_fds(self._socket, [data], [] if fd is None else [fd])
         if sent < len(data):
             self._socket.sendall(memoryview(data)[sent:])
 
-    def receive(self, told: Callable[[Working], None] | None = None) -> Reply:
+    def receive(self, told: Callable[[Working], None] | None = None) -> msgspec.Struct:
         """Return the answer to the request that was sent before all others, a refusal included."""
         while isinstance(reply := self._next(), Working):
             if told is not None:
                 told(reply)
         return reply
 
-    def _next(self) -> Reply:
+    def _next(self) -> msgspec.Struct:
         while not self._frames:
             data = self._socket.recv(_RECEIVE_BYTES)
             if not data:
                 raise ConnectionResetError("the daemon closed the connection")
             self._frames = self._decoder.feed(data)
-        return decode_reply(self._frames.pop(0))
+        return self._decode(self._frames.pop(0))
 
     def hang_up(self) -> None:
         """End the conversation for everybody: a forked child has the socket, too, and closing would not tell."""
@@ -209,7 +218,7 @@ class Connection:
         self._socket.close()
 
 
-def checked(reply: Reply) -> Reply:
+def checked(reply: msgspec.Struct) -> msgspec.Struct:
     """Return `reply`, or raise what a refusal stands for."""
     if isinstance(reply, Refused):
         raise _ERRORS.get(reply.code, RefusedError)(reply.message, hint=reply.hint)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dropoff.errors import UsageError
-from dropoff.messages import Condition, Operator
+from dropoff.questions import Condition, Operator
 
 _WRITTEN = re.compile(r"\s*(?P<path>[^<>=!]+?)\s*(?P<operator><=|>=|!=|=|<|>)(?P<value>.*)", re.DOTALL)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from dropoff.errors import UnstableSourceError
-from dropoff.messages import Stamp
 from dropoff.names import display
+from dropoff.saves import Stamp
 
 SMALL_MAX_BYTES = 1 << 20
 PAYLOADS = "payloads"

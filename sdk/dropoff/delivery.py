@@ -3,6 +3,8 @@
 import time
 from collections.abc import Generator, Iterable
 
+import msgspec
+
 from dropoff.client import Connection, checked
 from dropoff.errors import (
     DeliveryError,
@@ -16,10 +18,9 @@ from dropoff.messages import (
     Cancel,
     JobList,
     JobReport,
+    JobRequest,
     JobState,
     Receipt,
-    Reply,
-    Request,
     Settled,
     Show,
     Wait,
@@ -140,7 +141,7 @@ def settle(settings: Settings, request: Wait, deadline: float | None) -> Settled
             return reply
 
 
-def ask_once(settings: Settings, request: Request) -> Reply:
+def ask_once(settings: Settings, request: JobRequest) -> msgspec.Struct:
     """Ask on a connection of its own and with patience: no training loop waits for this answer, but a person may."""
     connection = Connection(settings, SILENCE_SECONDS)
     try:

@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from dropoff import arguments
+from dropoff.answers import Found, ProjectReport
 from dropoff.conditions import conditions
-from dropoff.messages import Category, Find, Found, ProjectReport, Subject
 from dropoff.names import printable
+from dropoff.questions import Find, Subject
 from dropoff.reading import StoredFile, StoredRun, StoredVersion, ask, stored_version
+from dropoff.saves import Category
 from dropoff.settings import Settings, load, store_url
 
 _PAGE = 500

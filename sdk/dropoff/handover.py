@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from dropoff.client import Client
 from dropoff.errors import UnavailableError
-from dropoff.messages import Accepted, Save
+from dropoff.messages import Accepted
+from dropoff.saves import Save
 from dropoff.settings import OnUnavailable, Settings
 
 

@@ -30,8 +30,9 @@ from dropoff.content import (
 )
 from dropoff.errors import DropoffError, ProtocolError, SpoolFullError
 from dropoff.ids import is_job_id
-from dropoff.messages import Kind, Save, Stamp, decoded
+from dropoff.messages import decoded
 from dropoff.packing import new_file
+from dropoff.saves import Kind, Save, Stamp
 from dropoff.settings import OnUnavailable, Settings
 from dropoff.snapshot import snapshot
 

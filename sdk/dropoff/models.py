@@ -3,20 +3,11 @@
 from collections.abc import Iterable
 
 from dropoff import arguments
+from dropoff.answers import Changed, LinkList, VersionReport
 from dropoff.conditions import conditions
 from dropoff.errors import NotStoredError
 from dropoff.finding import Moment, asked, pages, seconds
-from dropoff.messages import (
-    Changed,
-    LinkList,
-    Links,
-    Role,
-    RunId,
-    SetState,
-    Subject,
-    VersionReport,
-    VersionState,
-)
+from dropoff.questions import Links, Role, RunId, SetState, Subject, VersionState
 from dropoff.reading import StoredVersion, ask, open_version
 from dropoff.settings import Settings
 

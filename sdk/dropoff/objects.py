@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Any
 
+from dropoff.answers import EntryReport
 from dropoff.errors import DropoffError, NotStoredError, UsageError
-from dropoff.messages import EntryReport
 from dropoff.names import check_name, display
 from dropoff.scratch import trouble
 from dropoff.serializers.choosing import Way, for_entry

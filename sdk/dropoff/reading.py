@@ -16,42 +16,43 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from dropoff import arguments
+from dropoff.answers import (
+    Changed,
+    EntryList,
+    EntryReport,
+    Fetched,
+    Link,
+    LinkList,
+    RecordList,
+    RecordReport,
+    RunReport,
+    Verified,
+    VersionReport,
+    decode_any_reply,
+)
 from dropoff.artifact import alias_name, artifact_name
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
 from dropoff.errors import DamagedError, ProtocolError, UnavailableError, UsageError
-from dropoff.messages import (
-    Category,
-    Changed,
+from dropoff.names import check_name
+from dropoff.questions import (
     Curating,
     Entries,
-    EntryList,
-    EntryReport,
     Fetch,
-    Fetched,
     FindRun,
     FindVersion,
-    Kind,
-    Link,
-    LinkList,
     Links,
     Reading,
-    RecordList,
-    RecordReport,
     Records,
     Role,
     RunId,
-    RunInfo,
-    RunReport,
     SetAlias,
     Stored,
     Stream,
-    Verified,
     Verify,
     VersionId,
-    VersionReport,
 )
-from dropoff.names import check_name
+from dropoff.saves import Category, Kind, RunInfo
 from dropoff.settings import Settings, load, store_url
 
 if TYPE_CHECKING:
@@ -418,7 +419,7 @@ def ask(settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: 
 
 def _connected(settings: Settings) -> Connection:
     try:
-        return Connection(settings, SILENCE_SECONDS)
+        return Connection(settings, SILENCE_SECONDS, decode_any_reply)
     except OSError as error:
         raise _away(settings) from error
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from dropoff.ids import JobId
-from dropoff.messages import Category, Kind, Role, VersionState
+from dropoff.questions import Role, VersionState
+from dropoff.saves import Category, Kind
 
 STORE_FORMAT = 1
 

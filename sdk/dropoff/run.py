@@ -18,19 +18,10 @@ from dropoff.delivery import Delivery, settle
 from dropoff.errors import UsageError
 from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
-from dropoff.messages import (
-    Category,
-    Group,
-    Keep,
-    Kind,
-    RunId,
-    RunInfo,
-    Save,
-    Settled,
-    Wait,
-    decode_request,
-)
+from dropoff.messages import Settled, Wait, decode_request
 from dropoff.names import check_name, display
+from dropoff.questions import RunId
+from dropoff.saves import Category, Group, Keep, Kind, RunInfo, Save
 from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load, store_url
 

@@ -6,8 +6,8 @@ import pytest
 
 import dropoff
 from dropoff import NotStoredError
-from dropoff.messages import VersionState
 from dropoff.models import StoredModel
+from dropoff.questions import VersionState
 from support.daemon import DaemonProcess
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import dropoff
-from dropoff.messages import Role
+from dropoff.questions import Role
 from dropoff.reading import open_run
 from support.daemon import MakeDaemon
 from support.fault_server import faults

@@ -23,7 +23,8 @@ from dropoff import Delivery, Run
 from dropoff.client import Client
 from dropoff.content import Capture, Content
 from dropoff.ids import new_job_id
-from dropoff.messages import Category, JobState, Kind, RunInfo, Save, Status, StatusReport
+from dropoff.messages import JobState, Status, StatusReport
+from dropoff.saves import Category, Kind, RunInfo, Save
 from dropoffd.spool import jobs
 from dropoffd.spool.database import Database
 from support.daemon import DaemonProcess

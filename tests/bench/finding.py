@@ -8,8 +8,9 @@ from pathlib import Path
 from bench.rig import Result, Rig, Times
 from dropoff.conditions import conditions
 from dropoff.ids import JobId
-from dropoff.messages import Category, Find, Kind, Subject
+from dropoff.questions import Find, Subject
 from dropoff.records import Entry, Record, encode
+from dropoff.saves import Category, Kind
 from dropoffd.catalogue import keys
 from dropoffd.index.index import Indexes
 from dropoffd.stores.directory.store import DirectoryStore

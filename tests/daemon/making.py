@@ -14,18 +14,8 @@ import msgspec
 
 from dropoff.content import PAYLOADS, Capture, Content, payload_place
 from dropoff.ids import JobId
-from dropoff.messages import (
-    Category,
-    JobState,
-    Keep,
-    Kind,
-    Part,
-    Pointer,
-    Receipt,
-    RunInfo,
-    Save,
-    Version,
-)
+from dropoff.messages import JobState, Receipt
+from dropoff.saves import Category, Keep, Kind, Part, Pointer, RunInfo, Save, Version
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper

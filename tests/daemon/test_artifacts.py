@@ -12,8 +12,9 @@ import pytest
 from daemon import making
 from daemon.making import Deliveries, FakeClock, FaultyStore, Spools, inline, part, run_info, version
 from dropoff.content import PAYLOADS, Capture, Content, payload_place
-from dropoff.messages import JobReport, JobState, Kind, Save
+from dropoff.messages import JobReport, JobState
 from dropoff.packing import PackWriter
+from dropoff.saves import Kind, Save
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import advance, alias_of, alias_record
 from dropoffd.spool.spool import Spool

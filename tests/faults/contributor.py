@@ -11,7 +11,8 @@ import msgspec
 
 from daemon.making import Deliveries, FakeClock, Spools, inline, part, version
 from dropoff.ids import JobId
-from dropoff.messages import Group, JobState, Save
+from dropoff.messages import JobState
+from dropoff.saves import Group, Save
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.directory.store import DirectoryStore
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import msgspec
 
-from dropoff.messages import PROTOCOL, Hello, Reply, Welcome, Working, decode_reply, encode
+from dropoff.answers import Reply
+from dropoff.messages import PROTOCOL, Hello, Welcome, Working, decode_reply, encode
 from dropoff.wire import FrameDecoder, frame
 from support.daemon import DaemonProcess
 

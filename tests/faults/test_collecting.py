@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dropoff.messages import Find, Subject
+from dropoff.questions import Find, Subject
 from dropoffd.auditing import Auditor
 from dropoffd.catalogue.inventory import Scope
 from dropoffd.clock import SystemClock

@@ -15,7 +15,7 @@ from dropoff.content import Capture
 from dropoff.errors import DropoffError
 from dropoff.ids import new_job_id
 from dropoff.inbox import abandoned, deposits, discard, read_deposit
-from dropoff.messages import PRIORITY_MOST
+from dropoff.saves import PRIORITY_MOST
 from dropoff.settings import Settings, load
 from support import oracle
 from support.daemon import DaemonProcess, MakeDaemon

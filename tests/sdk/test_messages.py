@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropoff import messages, records
+from dropoff import answers, messages, questions, records, saves
 from dropoff.records import Entry, Record, RunRecord, entry_path, path_fields
 
 
@@ -58,18 +58,26 @@ def struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     )
 
 
-@pytest.mark.parametrize("kind", tagged(messages.Request), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", tagged(questions.Request), ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_requests_come_back(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     """Every request that the types allow is decoded as what it was."""
     one = data.draw(struct(kind))
-    assert messages.decode_request(messages.encode(one)) == one
+    assert questions.decode_any_request(messages.encode(one)) == one
 
 
-@pytest.mark.parametrize("kind", tagged(messages.Reply), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", tagged(answers.Reply), ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_replies_come_back(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     """Every answer that the types allow is decoded as what it was."""
+    one = data.draw(struct(kind))
+    assert answers.decode_any_reply(messages.encode(one)) == one
+
+
+@pytest.mark.parametrize("kind", tagged(messages.JobReply), ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_who_only_saves_reads_the_same(kind: type[msgspec.Struct], data: st.DataObject) -> None:
+    """What the daemon says about jobs is the same to a program that never loads what is asked of stores."""
     one = data.draw(struct(kind))
     assert messages.decode_reply(messages.encode(one)) == one
 
@@ -80,10 +88,10 @@ def test_a_newer_ones_fields_are_ignored() -> None:
     assert messages.decode_request(raw) == messages.Show("x")
 
 
-@given(struct(messages.Save))
-def test_an_older_daemon_takes_an_object(save: messages.Save) -> None:
+@given(struct(saves.Save))
+def test_an_older_daemon_takes_an_object(save: saves.Save) -> None:
     """To a daemon that knows no serializers an object is a file, with its name and content type; so is its entry."""
-    known = [field for field in msgspec.structs.fields(messages.Save) if field.name != "serializer"]
+    known = [field for field in msgspec.structs.fields(saves.Save) if field.name != "serializer"]
     older = msgspec.defstruct("Save", [(field.name, field.type) for field in known], tag="save", kw_only=True)
     found = msgspec.msgpack.decode(messages.encode(save), type=older)
     assert {name: getattr(found, name) for name in older.__struct_fields__} == {

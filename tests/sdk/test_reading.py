@@ -8,7 +8,7 @@ import pytest
 
 import dropoff
 from dropoff import DamagedError, NotStoredError, UnavailableError, UsageError
-from dropoff.messages import Role
+from dropoff.questions import Role
 from dropoff.reading import StoredVersion, open_run, open_version
 from support.daemon import DaemonProcess, MakeDaemon
 

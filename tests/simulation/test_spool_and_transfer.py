@@ -35,7 +35,8 @@ from daemon.making import RETRY_MOST_SECONDS, Deliveries, FakeClock
 from dropoff.content import PAYLOADS
 from dropoff.errors import SpoolFullError
 from dropoff.ids import JobId
-from dropoff.messages import FINAL_STATES, JobReport, JobState, Keep
+from dropoff.messages import FINAL_STATES, JobReport, JobState
+from dropoff.saves import Keep
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import (
     Body,

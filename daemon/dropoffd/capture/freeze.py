@@ -26,8 +26,8 @@ from dropoff.content import (
     write_all,
 )
 from dropoff.errors import UsageError
-from dropoff.messages import Kind, Save, Stamp
 from dropoff.names import display
+from dropoff.saves import Kind, Save, Stamp
 from dropoff.snapshot import snapshot
 from dropoffd.capture import lease
 from dropoffd.capture.guard import Guard

@@ -9,8 +9,8 @@ import os
 import threading
 
 from dropoff.content import Capture, Content, pread_all, stamp
-from dropoff.messages import Stamp
 from dropoff.names import display
+from dropoff.saves import Stamp
 from dropoffd.capture import lease
 from dropoffd.errors import SourceChangedError
 

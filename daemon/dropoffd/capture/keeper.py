@@ -25,8 +25,8 @@ import msgspec
 
 from dropoff.content import Capture, Content, payload_name, stamp, stamp_of
 from dropoff.errors import SpoolFullError
-from dropoff.messages import Stamp
 from dropoff.names import display
+from dropoff.saves import Stamp
 from dropoffd.capture import lease
 from dropoffd.capture.duplicate import Duplicate, Duplicator
 from dropoffd.capture.guard import Guard

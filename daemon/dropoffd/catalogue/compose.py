@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from dropoff.errors import UsageError
-from dropoff.messages import Pointer, Version
 from dropoff.names import display
+from dropoff.saves import Pointer, Version
 
 T = TypeVar("T")
 

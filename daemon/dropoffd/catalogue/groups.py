@@ -13,7 +13,6 @@ import msgspec
 
 from dropoff.errors import UsageError
 from dropoff.ids import JobId
-from dropoff.messages import Group
 from dropoff.names import display
 from dropoff.records import (
     Contribution,
@@ -29,6 +28,7 @@ from dropoff.records import (
     encode,
     entry_path,
 )
+from dropoff.saves import Group
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import swap
 from dropoffd.catalogue.compose import check_folders

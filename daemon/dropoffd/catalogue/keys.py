@@ -8,8 +8,9 @@ import hashlib
 import re
 from urllib.parse import unquote
 
-from dropoff.messages import Role, RunInfo, Save
+from dropoff.questions import Role
 from dropoff.records import LinkRecord
+from dropoff.saves import RunInfo, Save
 
 # The characters that S3's user guide calls safe in keys, without "*", and "~" of RFC 3986's unreserved ones.
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!'()")

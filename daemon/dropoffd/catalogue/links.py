@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from dropoff.messages import Link, Role, RunInfo
+from dropoff.answers import Link
+from dropoff.questions import Role
 from dropoff.records import LinkRecord, Manifest, decode_link, encode
+from dropoff.saves import RunInfo
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.publish import create, moment
 from dropoffd.catalogue.reading import read_small

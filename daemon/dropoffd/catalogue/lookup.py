@@ -7,9 +7,10 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from dropoff.answers import RecordReport
 from dropoff.errors import NotStoredError, UsageError
 from dropoff.ids import is_job_id
-from dropoff.messages import Kind, RecordId, RecordReport, Records, RunId
+from dropoff.questions import RecordId, Records, RunId
 from dropoff.records import (
     Contribution,
     Entry,
@@ -21,6 +22,7 @@ from dropoff.records import (
     decode_run,
     entry_path,
 )
+from dropoff.saves import Kind
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_of
 from dropoffd.catalogue.newest import Newest, newest_standing, newest_version, version_at

@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from dropoff.messages import Receipt, RunInfo, Save
+from dropoff.messages import Receipt
 from dropoff.records import Entry, Record, RunRecord, decode_record, encode, path_fields
+from dropoff.saves import RunInfo, Save
 from dropoffd.catalogue import keys
 from dropoffd.custody import Held, Job
 from dropoffd.errors import SourceChangedError

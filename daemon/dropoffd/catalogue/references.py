@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 import anyio
 
 from dropoff.errors import UsageError
-from dropoff.messages import Pointer
 from dropoff.names import check_name, display
 from dropoff.records import Reference, path_fields
+from dropoff.saves import Pointer
 from dropoffd.stores.base import RefusedError, StoreError
 from dropoffd.stores.elsewhere.elsewhere import Elsewhere
 from dropoffd.stores.elsewhere.seen import Below, Looker, Seen, TooManyError

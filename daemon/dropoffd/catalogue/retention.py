@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from dropoff.answers import VersionReport
 from dropoff.errors import UsageError
-from dropoff.messages import VersionReport, VersionState
+from dropoff.questions import VersionState
 
 _EXAMPLE = "write it as cv/ckpt-*: newest 5, highest 3 by acc; */tmp-*: unexpired"
 _CLAUSE = re.compile(

@@ -12,8 +12,9 @@ from typing import Protocol
 import msgspec
 
 from dropoff.errors import UsageError
-from dropoff.messages import Receipt, Version
+from dropoff.messages import Receipt
 from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path
+from dropoff.saves import Version
 from dropoffd.catalogue import groups, keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
 from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed

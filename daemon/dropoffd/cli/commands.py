@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TypeVar
 
+import msgspec
+
 from dropoff.client import Connection, checked
 from dropoff.errors import ProtocolError, UnavailableError
 from dropoff.inbox import deposits
@@ -14,13 +16,12 @@ from dropoff.messages import (
     Done,
     JobList,
     JobReport,
+    JobRequest,
     Jobs,
     JobState,
     Limit,
     Pause,
     Rates,
-    Reply,
-    Request,
     Resume,
     Retry,
     Settled,
@@ -40,7 +41,7 @@ _SILENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 
 
-def ask(settings: Settings, request: Request) -> Reply:
+def ask(settings: Settings, request: JobRequest) -> msgspec.Struct:
     """Return the daemon's answer; raises UnavailableError when there is none."""
     try:
         connection = Connection(settings, _SILENCE_SECONDS)
@@ -167,7 +168,7 @@ def demo(arguments: argparse.Namespace) -> int:
     return run(arguments.directory)
 
 
-def _done(arguments: argparse.Namespace, request: Request, sentence: str) -> int:
+def _done(arguments: argparse.Namespace, request: JobRequest, sentence: str) -> int:
     done = _expect(ask(load(), request), Done)
     print(text.json(done) if arguments.json else sentence.format(done.jobs))
     return Exit.OK
@@ -200,7 +201,7 @@ def _settled_exit(settled: Settled) -> Exit:
     return Exit.TROUBLED if settled.troubled else Exit.OK
 
 
-def _expect(reply: Reply, kind: type[_Reply]) -> _Reply:
+def _expect(reply: msgspec.Struct, kind: type[_Reply]) -> _Reply:
     if not isinstance(reply, kind):
         raise ProtocolError(f"unable to understand the daemon: it answered {type(reply).__name__}")
     return reply

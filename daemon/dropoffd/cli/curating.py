@@ -5,21 +5,10 @@ import sys
 
 import msgspec
 
+from dropoff.answers import Changed, Collected, Removed, Verified, VersionReport
 from dropoff.errors import UsageError
-from dropoff.messages import (
-    Audit,
-    Changed,
-    Collect,
-    Collected,
-    Prune,
-    Remove,
-    Removed,
-    SetAlias,
-    Verified,
-    Verify,
-    VersionReport,
-)
 from dropoff.names import display, printable
+from dropoff.questions import Audit, Collect, Prune, Remove, SetAlias, Verify
 from dropoff.reading import version_named
 from dropoff.settings import Settings, load
 from dropoffd.cli import text

@@ -9,22 +9,13 @@ from typing import Any
 
 import msgspec
 
+from dropoff.answers import EntryList, EntryReport, Found, RecordReport, RunReport, VersionReport
 from dropoff.conditions import conditions
 from dropoff.errors import UsageError
-from dropoff.messages import (
-    Category,
-    Entries,
-    EntryList,
-    EntryReport,
-    Find,
-    Found,
-    RecordReport,
-    RunReport,
-    Subject,
-    VersionReport,
-)
 from dropoff.names import display, printable
+from dropoff.questions import Entries, Find, Subject
 from dropoff.reading import version_named
+from dropoff.saves import Category
 from dropoff.settings import Settings, load
 from dropoffd.cli import text
 from dropoffd.cli.reading import answer, store_named

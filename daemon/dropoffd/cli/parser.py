@@ -3,7 +3,8 @@
 import argparse
 from typing import Protocol
 
-from dropoff.messages import Category, JobState
+from dropoff.messages import JobState
+from dropoff.saves import Category
 from dropoff.version import VERSION
 from dropoffd.cli import commands, copying, curating, finding, reading
 from dropoffd.errors import Exit

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from dropoff.answers import Answer, Fetched, VersionReport, decode_any_reply
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
 from dropoff.errors import ProtocolError, UnavailableError, UsageError
-from dropoff.messages import Answer, Curating, Fetch, Fetched, Reading, VersionReport
 from dropoff.names import check_name, printable
+from dropoff.questions import Curating, Fetch, Reading
 from dropoff.reading import umask, version_named
 from dropoff.settings import Settings, load, store_url
 from dropoffd.cli import text
@@ -61,7 +62,7 @@ def _answer(
     settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None, counter: Counter
 ) -> _Answer:
     try:
-        connection = Connection(settings, SILENCE_SECONDS)
+        connection = Connection(settings, SILENCE_SECONDS, decode_any_reply)
     except OSError:
         reply: object = asyncio.run(_here(settings, asked, fd, counter.add))
     else:

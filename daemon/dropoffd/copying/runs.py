@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 
-from dropoff.messages import Role
+from dropoff.questions import Role
 from dropoff.records import RunRecord, decode_record, decode_run
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.belongings import Kind, holders

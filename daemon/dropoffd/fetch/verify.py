@@ -7,8 +7,8 @@ from typing import NamedTuple
 import anyio
 import anyio.to_thread
 
+from dropoff.answers import Damage, Verified
 from dropoff.errors import DamagedError
-from dropoff.messages import Damage, Verified
 from dropoffd.fetch.deliver import File
 from dropoffd.fetch.plan import PIECE_BYTES, Wanted
 from dropoffd.fetch.reading import exactly

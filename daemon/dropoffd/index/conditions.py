@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dropoff.messages import Condition, Operator
+from dropoff.questions import Condition, Operator
 
 _decode = msgspec.json.Decoder().decode
 _NOTHING = object()

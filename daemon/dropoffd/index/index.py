@@ -7,7 +7,8 @@ from functools import partial
 import anyio
 import msgspec
 
-from dropoff.messages import Find, Found
+from dropoff.answers import Found
+from dropoff.questions import Find
 from dropoffd.catalogue import keys
 from dropoffd.index.database import Database
 from dropoffd.index.follow import follow, unreadable

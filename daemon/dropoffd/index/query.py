@@ -6,21 +6,9 @@ from typing import Any
 
 import msgspec
 
-from dropoff.messages import (
-    Category,
-    Find,
-    Found,
-    Kind,
-    ProjectReport,
-    RecordId,
-    RecordReport,
-    RunId,
-    RunReport,
-    Subject,
-    VersionId,
-    VersionReport,
-    VersionState,
-)
+from dropoff.answers import Found, ProjectReport, RecordReport, RunReport, VersionReport
+from dropoff.questions import Find, RecordId, RunId, Subject, VersionId, VersionState
+from dropoff.saves import Category, Kind
 from dropoffd.catalogue.publish import moment
 from dropoffd.index.conditions import meets
 from dropoffd.paging import page

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from dropoff.messages import Kind
 from dropoff.records import AliasRecord, Manifest, Record, RunRecord, StateRecord
+from dropoff.saves import Kind
 from dropoffd.catalogue import keys
 from dropoffd.index.schema import TABLES
 from dropoffd.stores.base import CorruptError

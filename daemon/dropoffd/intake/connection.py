@@ -12,8 +12,10 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from dropoff.answers import Reply
 from dropoff.errors import DropoffError
-from dropoff.messages import Reply, Request, Working, decode_request, encode
+from dropoff.messages import Working, encode
+from dropoff.questions import Request, decode_any_request
 from dropoff.wire import FrameDecoder, frame
 
 _READ_BYTES = 64 << 10
@@ -82,7 +84,7 @@ class Connection:
         if flags & socket.MSG_CTRUNC or len(self._descriptors) > _REQUESTS_MAX:
             raise ConnectionAbortedError("more descriptors than any message has")
         self._ended = not data
-        self._requests.extend(decode_request(data) for data in self._decoder.feed(data))
+        self._requests.extend(decode_any_request(data) for data in self._decoder.feed(data))
 
     def _answer_at_once(self) -> None:
         waited_for = self._arrival is not None and not self._arrival.done()

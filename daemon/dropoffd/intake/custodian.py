@@ -15,8 +15,9 @@ from dropoff.content import Capture, Content, payload_place
 from dropoff.errors import DropoffError, ProtocolError, SpoolFullError, UnavailableError, UsageError
 from dropoff.ids import is_job_id
 from dropoff.inbox import Deposit, discard
-from dropoff.messages import Accepted, Keep, Save
+from dropoff.messages import Accepted
 from dropoff.names import display
+from dropoff.saves import Keep, Save
 from dropoffd.capture.freeze import INLINE_MAX_BYTES, Freezer, Frozen
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes

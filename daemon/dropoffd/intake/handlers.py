@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from dropoff.answers import Reply
 from dropoff.artifact import alias_name, artifact_name
 from dropoff.errors import (
     DropoffError,
@@ -19,28 +20,20 @@ from dropoff.errors import (
 from dropoff.ids import is_job_id
 from dropoff.messages import (
     FINAL_STATES,
-    SAVE_FORMAT,
     Cancel,
     Code,
-    Curating,
     Done,
     Hello,
     JobList,
     JobReport,
     Jobs,
     JobState,
-    Kind,
     Limit,
     Pause,
     Rates,
-    Reading,
     Refused,
-    Reply,
-    Request,
     Resume,
     Retry,
-    RunInfo,
-    Save,
     Settled,
     Show,
     Status,
@@ -48,6 +41,8 @@ from dropoff.messages import (
     Wait,
 )
 from dropoff.names import check_name, display
+from dropoff.questions import Curating, Reading, Request
+from dropoff.saves import SAVE_FORMAT, Kind, RunInfo, Save
 from dropoffd.errors import SpoolBrokenError
 from dropoffd.intake.connection import Connection
 from dropoffd.intake.custodian import Custodian

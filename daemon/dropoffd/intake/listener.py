@@ -14,8 +14,10 @@ import socket
 import anyio
 import anyio.abc
 
+from dropoff.answers import Reply
 from dropoff.errors import DropoffError, ProtocolError
-from dropoff.messages import PROTOCOL, Code, Curating, Hello, Reading, Refused, Reply, Request, Wait, Welcome
+from dropoff.messages import PROTOCOL, Code, Hello, Refused, Wait, Welcome
+from dropoff.questions import Curating, Reading, Request
 from dropoff.settings import SOCKET_NAME
 from dropoff.version import VERSION
 from dropoff.wire import peer

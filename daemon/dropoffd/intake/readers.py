@@ -4,8 +4,10 @@ import os
 
 import anyio
 
+from dropoff.answers import Reply
 from dropoff.errors import DamagedError, NotStoredError, UsageError
-from dropoff.messages import Code, Curating, Fetch, Reading, Refused, Reply, Stream
+from dropoff.messages import Code, Refused
+from dropoff.questions import Curating, Fetch, Reading, Stream
 from dropoffd.curator import Curator
 from dropoffd.intake.connection import Connection
 from dropoffd.reader import Reader

@@ -10,7 +10,7 @@ import sqlite3
 import msgspec
 
 from dropoff.content import Content
-from dropoff.messages import Save
+from dropoff.saves import Save
 from dropoffd.spool import jobs
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from dropoff.content import Capture, Content
-from dropoff.messages import FINAL_STATES, JobState, Keep, Receipt, Save, Stamp
+from dropoff.messages import FINAL_STATES, JobState, Receipt
+from dropoff.saves import Keep, Save, Stamp
 from dropoffd.custody import Candidate, Digest, Held, Job
 from dropoffd.spool import uploads
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
+from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Total
+from dropoff.saves import Save
 
 _save = msgspec.msgpack.Decoder(Save).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode

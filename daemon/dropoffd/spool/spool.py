@@ -14,8 +14,9 @@ import anyio
 import anyio.to_thread
 
 from dropoff.content import Content
-from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Save, Total
+from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Total
 from dropoff.records import Entry
+from dropoff.saves import Save
 from dropoffd.custody import Addition, Candidate, Digest, Job, Note, Orphan, UploadBegun
 from dropoffd.spool import arrivals, jobs, reports, uploads, versions
 from dropoffd.spool.database import Database

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dropoff.messages import JobState, Kind, Part, Receipt, Save, Version
+from dropoff.messages import JobState, Receipt
 from dropoff.records import Entry
+from dropoff.saves import Kind, Part, Save, Version
 from dropoffd.custody import Addition, Note
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from daemon.catalogue.test_keys import SHA, labels, paths
 from daemon.making import job_id, run_info, save
-from dropoff.messages import Role
+from dropoff.questions import Role
 from dropoff.records import Entry, LinkRecord
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.belongings import Kind, holders, is_owner, kind_of, number_of

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropoff.errors import UsageError
-from dropoff.messages import Pointer, Removal, Version
+from dropoff.saves import Pointer, Removal, Version
 from dropoffd.catalogue.compose import compose
 
 

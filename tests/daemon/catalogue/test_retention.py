@@ -3,7 +3,8 @@
 import pytest
 
 from dropoff import UsageError
-from dropoff.messages import VersionId, VersionReport
+from dropoff.answers import VersionReport
+from dropoff.questions import VersionId
 from dropoffd.catalogue.retention import parse, rule_for, unkept
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from dropoff.ids import JobId
-from dropoff.messages import JobReport, JobState, Kind, Settled
+from dropoff.messages import JobReport, JobState, Settled
+from dropoff.saves import Kind
 from dropoffd.cli import text
 
 ESCAPES = "\x1b]0;title\x07\n\u202e"

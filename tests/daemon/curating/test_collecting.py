@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dropoff.answers import Collected
 from dropoff.errors import RefusedError
-from dropoff.messages import Collected
 from dropoff.records import Claim, Entry, Manifest, Record, Sweep, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.claims import claimed
@@ -18,7 +18,7 @@ from dropoffd.errors import VanishedError
 from dropoffd.stores.base import Body, Bytes, Mode, Overwrite, Progress, Stat, UnavailableError, ignore_progress
 from dropoffd.stores.directory.store import DirectoryStore
 
-from dropoff.messages import Category, Kind  # isort: skip
+from dropoff.saves import Category, Kind  # isort: skip
 from daemon.making import job_id  # isort: skip
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 
 from daemon.making import job_id
+from dropoff.answers import Found
 from dropoff.conditions import conditions
-from dropoff.messages import Category, Find, Found, Kind, Subject
+from dropoff.questions import Find, Subject
 from dropoff.records import AliasRecord, Entry, Manifest, Record, RunRecord, encode
+from dropoff.saves import Category, Kind
 from dropoffd.catalogue import keys
 from dropoffd.index.index import Indexes
 from dropoffd.stores.base import Bytes, Overwrite, ignore_progress

@@ -10,7 +10,8 @@ from daemon import making
 from daemon.making import Spools, save, soon
 from dropoff.content import Capture, Content
 from dropoff.errors import SpoolFullError
-from dropoff.messages import JobState, Save
+from dropoff.messages import JobState
+from dropoff.saves import Save
 from dropoffd.spool import arrivals, jobs
 from dropoffd.spool.schema import migrate
 from dropoffd.spool.spool import Spool

@@ -10,7 +10,8 @@ import pytest
 from daemon import making
 from daemon.making import Spools, inline, run_info, save, sized
 from dropoff.content import Capture, Content
-from dropoff.messages import FINAL_STATES, JobState, Keep, Save
+from dropoff.messages import FINAL_STATES, JobState
+from dropoff.saves import Keep, Save
 from dropoffd.spool import jobs, reports
 from dropoffd.spool.schema import migrate
 from dropoffd.spool.spool import Spool

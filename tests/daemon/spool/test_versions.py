@@ -8,8 +8,9 @@ import pytest
 from daemon import making
 from daemon.making import inline, part, run_info, sized, version
 from dropoff.content import Capture, Content
-from dropoff.messages import FINAL_STATES, JobState, Kind, Save
+from dropoff.messages import FINAL_STATES, JobState
 from dropoff.records import Entry
+from dropoff.saves import Kind, Save
 from dropoffd.custody import Note
 from dropoffd.spool import jobs, reports, versions
 from dropoffd.spool.schema import MIGRATIONS, migrate

@@ -5,7 +5,7 @@ import pytest
 
 from daemon.making import held, inline, job, save
 from dropoff.content import Capture
-from dropoff.messages import Kind
+from dropoff.saves import Kind
 from dropoffd.custody import Held
 from dropoffd.transfer.plan import PACK_MEMBERS_MIN, objects
 
