@@ -159,6 +159,11 @@ class StoredRun:
         return ask(self._settings, Links(self._id), LinkList).links
 
 
+def run_id(run: RunInfo) -> RunId:
+    """Return how a run that is going on is asked for."""
+    return RunId(store=run.store, project=run.project, run=run.name)
+
+
 def artifacts_of(settings: Settings, run: RunId) -> "dict[str, StoredVersion]":
     """Return the newest version of each artifact that a run logged, by name."""
     newest: dict[str, int] = {}

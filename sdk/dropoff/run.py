@@ -20,7 +20,6 @@ from dropoff.handover import HandOver
 from dropoff.ids import new_job_id
 from dropoff.messages import Settled, Wait, decode_request
 from dropoff.names import check_name, display
-from dropoff.questions import RunId
 from dropoff.saves import Category, Group, Keep, Kind, RunInfo, Save
 from dropoff.scratch import finish, scratch
 from dropoff.settings import Settings, load, store_url
@@ -331,16 +330,17 @@ class Run:
     @property
     def artifacts(self) -> "dict[str, StoredVersion]":
         """The newest version of each artifact that this run logged and that is delivered, by name."""
-        from dropoff.reading import artifacts_of  # noqa: PLC0415  # same
+        from dropoff.reading import artifacts_of, run_id  # noqa: PLC0415  # same
 
-        return artifacts_of(self._settings, RunId(store=self.info.store, project=self.project, run=self.name))
+        return artifacts_of(self._settings, run_id(self.info))
 
     @property
     def models(self) -> "dict[str, list[StoredModel]]":
         """The models that are delivered: those that this run used, under "input", and made, under "output"."""
         from dropoff.models import models_of  # noqa: PLC0415  # same
+        from dropoff.reading import run_id  # noqa: PLC0415  # same
 
-        return models_of(self._settings, RunId(store=self.info.store, project=self.project, run=self.name))
+        return models_of(self._settings, run_id(self.info))
 
     def flush(self, timeout: float | None = None) -> Settled:
         """Wait, at most `timeout` seconds, until all that this run saved is delivered.
