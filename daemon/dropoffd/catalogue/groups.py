@@ -8,11 +8,11 @@ written down tells whether it counts; one that came too late is refused, and nev
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from dropoff.errors import UsageError
-from dropoff.ids import JobId
 from dropoff.messages import Group
 from dropoff.names import display
 from dropoff.records import (
@@ -31,6 +31,7 @@ from dropoff.records import (
 )
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import swap
+from dropoffd.catalogue.claims import is_proven
 from dropoffd.catalogue.compose import check_folders
 from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create
@@ -39,6 +40,8 @@ from dropoffd.stores.base import AlreadyExistsError, NotFoundError, RefusedError
 
 _TRIES = 100
 
+_Stored = tuple[Contribution, float]
+
 
 async def contribute(store: Store, group: Group, ours: Manifest) -> str:
     """Bring what a writer has for a group, in place of what it brought before; return the key.
@@ -46,17 +49,16 @@ async def contribute(store: Store, group: Group, ours: Manifest) -> str:
     Raises RefusedError where the group was finished without it.
     """
     key = keys.contribution_key(ours.project, ours.artifact, group.name, group.writer)
-    finished = await _finished(store, ours, group)
+    finished, replaced = await _finished(store, ours, group), None
     if finished is None:
-        await _put(store, key, _contribution(group, ours))
+        replaced = await _put(store, key, _contribution(group, ours))
         if not await _is_closed(store, ours, group):
             return key
         finished = await _finished(store, ours, group)
         if finished is None:
             raise UnavailableError(f"unable to contribute to {group.name!r} yet: somebody is just finishing it")
     if ours.job not in finished.contributions:
-        if (await _contributed(store, key)) == ours.job:
-            await store.delete(key)
+        await _take_back(store, key, ours, replaced if replaced and replaced.job in finished.contributions else None)
         raise RefusedError(
             f"unable to contribute to {group.name!r} of {ours.artifact!r}: it was finished without this",
             hint="finish_artifact(..., writers=N) waits for all writers; contribute this to another group, or log it "
@@ -65,23 +67,37 @@ async def contribute(store: Store, group: Group, ours: Manifest) -> str:
     return key
 
 
-async def finish(store: Store, group: Group, ours: Manifest) -> tuple[Manifest, int | None]:
-    """Return the manifest of a group's version, and its number if it is there already.
+class Finished(NamedTuple):
+    """The manifest of a group's version, and its number if it is there already.
 
-    `ours` says what the call that finishes it said. Raises RefusedError for contributions that contradict each other,
-    and UnavailableError while there are fewer than there have to be.
+    Else `unproven` are the keys of those objects that were contributed so long ago that they have to be made sure of.
     """
-    finished = await _finished(store, ours, group)
+
+    manifest: Manifest
+    number: int | None = None
+    unproven: frozenset[str] = frozenset()
+
+
+async def finish(store: Store, group: Group, ours: Manifest, now: float) -> Finished:
+    """Return what a group becomes; `ours` says what the call that finishes it said.
+
+    Raises RefusedError for contributions that contradict each other, or a version that was removed, and
+    UnavailableError while there are fewer than there have to be.
+    """
+    finished, stored = await _finished(store, ours, group), None
     if finished is None:
-        finished = await _decide(store, group, ours)
+        finished, stored = await _decide(store, group, ours)
     made = await _made(store, group, ours, finished)
     if made.manifest is not None:
-        return made.manifest, made.number
-    parts = [one for one in await _contributions(store, ours, group) if one.job in finished.contributions]
-    if len(parts) < len(finished.contributions):
+        return Finished(made.manifest, made.number)
+    wanted = frozenset(finished.contributions)
+    stored = [(one, at) for one, at in stored or await _stored(store, ours, group) if one.job in wanted]
+    if len(stored) < len(wanted):
         # Nobody removes them before the version is there: it came to be, and they went, since we looked for it.
         raise UnavailableError(f"unable to finish {group.name!r} yet: somebody else is just doing it")
-    return _merged(ours, finished, parts), None
+    # Contributions are not waited for without end (`collecting.py`).
+    old = {entry.key for one, at in stored if not is_proven(at, now) for entry in one.entries}
+    return Finished(_merged(ours, finished, [one for one, _ in stored]), unproven=frozenset(old))
 
 
 async def clear(store: Store, group: Group, made: Manifest, number: int) -> None:
@@ -89,12 +105,17 @@ async def clear(store: Store, group: Group, made: Manifest, number: int) -> None
     with contextlib.suppress(AlreadyExistsError):
         await create(store, keys.done_key(made.project, made.artifact, group.name), encode(GroupDone(version=number)))
     finished = await _finished(store, made, group)
+    theirs = frozenset(finished.contributions) if finished is not None else frozenset()
     for one in await _contributions(store, made, group):
-        if finished is not None and one.job in finished.contributions:
+        if one.job in theirs:
             await store.delete(keys.contribution_key(made.project, made.artifact, group.name, one.writer))
 
 
-async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
+async def _decide(store: Store, group: Group, ours: Manifest) -> tuple[GroupFinished, list[_Stored] | None]:
+    """Write down of what a group's version is made; return that, and the contributions unless somebody else did.
+
+    A writer may be about to replace one of them, though what it brings comes too late.
+    """
     parts = await _contributions(store, ours, group)
     if len(parts) < max(1, group.writers):
         raise UnavailableError(
@@ -104,12 +125,10 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
     closed = keys.closed_key(ours.project, ours.artifact, group.name)
     with contextlib.suppress(AlreadyExistsError):
         await create(store, closed, encode(GroupClosed(job=ours.job, created=ours.created)))
-    parts = await _contributions(store, ours, group)
-    try:
-        _check(ours, parts)
-    except RefusedError:
-        await store.delete(closed)
-        raise
+    stored = await _stored(store, ours, group)
+    parts = [one for one, _ in stored]
+    # It stays closed if this fails: somebody else may count on it, who is just finishing the group with success.
+    _check(ours, parts)
     newest = await newest_version(store, ours.project, ours.artifact)
     decision = GroupFinished(
         job=ours.job, run=ours.run, created=ours.created, newest=newest.number,
@@ -119,8 +138,8 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
     try:
         await create(store, keys.finished_key(ours.project, ours.artifact, group.name), encode(decision))
     except AlreadyExistsError:
-        return await _finished(store, ours, group) or decision
-    return decision
+        return await _finished(store, ours, group) or decision, None
+    return decision, stored
 
 
 async def _made(store: Store, group: Group, ours: Manifest, finished: GroupFinished) -> Newest:
@@ -133,7 +152,13 @@ async def _made(store: Store, group: Group, ours: Manifest, finished: GroupFinis
     except NotFoundError:
         pass
     else:
-        return await version_at(store, ours.project, ours.artifact, done.version)
+        made = await version_at(store, ours.project, ours.artifact, done.version)
+        if made.manifest is None:
+            raise RefusedError(
+                f"unable to finish {group.name!r} of {ours.artifact!r}: its version v{done.version} was removed",
+                hint="`dropoff cancel` drops this; contribute to another group",
+            )
+        return made
     number = finished.newest + 1
     while True:
         found = await version_at(store, ours.project, ours.artifact, number)
@@ -201,8 +226,8 @@ def _contribution(group: Group, ours: Manifest) -> Contribution:
     )  # fmt: skip
 
 
-async def _put(store: Store, key: str, ours: Contribution) -> None:
-    """Store a contribution, unless the writer brought a later one."""
+async def _put(store: Store, key: str, ours: Contribution) -> Contribution | None:
+    """Store a contribution, unless the writer brought a later one; return the one that was there before."""
     data = encode(ours)
     for _ in range(_TRIES):
         try:
@@ -211,28 +236,40 @@ async def _put(store: Store, key: str, ours: Contribution) -> None:
         except NotFoundError:
             etag, found = "", None
         if found is not None and (found.created, found.job) >= (ours.created, ours.job):
-            return
+            return None
         if await swap(store, key, etag, data):
-            return
+            return found
     raise UnavailableError(f"unable to contribute {key}: it kept changing")
 
 
 async def _contributions(store: Store, ours: Manifest, group: Group) -> list[Contribution]:
     """Return what writers brought, in the order in which they did."""
-    found = []
+    return [one for one, _ in await _stored(store, ours, group)]
+
+
+async def _stored(store: Store, ours: Manifest, group: Group) -> list[_Stored]:
+    """Return what writers brought, and when that was stored."""
+    found: list[_Stored] = []
     async for stat in store.list(keys.contributions_prefix(ours.project, ours.artifact, group.name)):
         try:
-            found.append(await read_contribution(store, stat.key))
+            found.append((await read_contribution(store, stat.key), stat.modified_at))
         except NotFoundError:  # removed since the listing
             continue
-    return sorted(found, key=lambda one: (one.created, one.job))
+    return sorted(found, key=lambda pair: (pair[0].created, pair[0].job))
 
 
-async def _contributed(store: Store, key: str) -> JobId | None:
+async def _take_back(store: Store, key: str, ours: Manifest, replaced: Contribution | None) -> None:
+    """Remove what came too late, or let what it replaced be there again."""
     try:
-        return (await read_contribution(store, key)).job
+        etag = (await store.stat(key)).etag
+        if (await read_contribution(store, key)).job != ours.job:
+            return
     except NotFoundError:
-        return None
+        return
+    if replaced is None:
+        await store.delete(key)
+    else:
+        await swap(store, key, etag, encode(replaced))
 
 
 async def _is_closed(store: Store, ours: Manifest, group: Group) -> bool:
