@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from dropoff.errors import UsageError
+from dropoff.ids import JobId
 from dropoff.messages import Group
 from dropoff.names import display
 from dropoff.records import (
@@ -30,35 +31,41 @@ from dropoff.records import (
     entry_path,
 )
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.aliases import swap
 from dropoffd.catalogue.claims import is_proven
 from dropoffd.catalogue.compose import check_folders
 from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create
 from dropoffd.catalogue.reading import read_contribution, read_small
-from dropoffd.stores.base import AlreadyExistsError, NotFoundError, RefusedError, Store, UnavailableError
-
-_TRIES = 100
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    CorruptError,
+    NotFoundError,
+    RefusedError,
+    Store,
+    UnavailableError,
+)
 
 _Stored = tuple[Contribution, float]
 
 
 async def contribute(store: Store, group: Group, ours: Manifest) -> str:
-    """Bring what a writer has for a group, in place of what it brought before; return the key.
+    """Bring what a writer has for a group; return the key. What it brought before counts no more.
 
     Raises RefusedError where the group was finished without it.
     """
-    key = keys.contribution_key(ours.project, ours.artifact, group.name, group.writer)
-    finished, replaced = await _finished(store, ours, group), None
+    one = contribution(group, ours)
+    key = _key(one)
+    finished = await _finished(store, ours, group)
     if finished is None:
-        replaced = await _put(store, key, _contribution(group, ours))
+        with contextlib.suppress(AlreadyExistsError):  # an earlier try came so far
+            await create(store, key, encode(one))
         if not await _is_closed(store, ours, group):
             return key
         finished = await _finished(store, ours, group)
         if finished is None:
             raise UnavailableError(f"unable to contribute to {group.name!r} yet: somebody is just finishing it")
     if ours.job not in finished.contributions:
-        await _take_back(store, key, ours, replaced if replaced and replaced.job in finished.contributions else None)
+        await store.delete(key)
         raise RefusedError(
             f"unable to contribute to {group.name!r} of {ours.artifact!r}: it was finished without this",
             hint="finish_artifact(..., writers=N) waits for all writers; contribute this to another group, or log it "
@@ -84,14 +91,14 @@ async def finish(store: Store, group: Group, ours: Manifest, now: float) -> Fini
     Raises RefusedError for contributions that contradict each other, or a version that was removed, and
     UnavailableError while there are fewer than there have to be.
     """
-    finished, stored = await _finished(store, ours, group), None
+    finished = await _finished(store, ours, group)
     if finished is None:
-        finished, stored = await _decide(store, group, ours)
+        finished = await _decide(store, group, ours)
     made = await _made(store, group, ours, finished)
     if made.manifest is not None:
         return Finished(made.manifest, made.number)
     wanted = frozenset(finished.contributions)
-    stored = [(one, at) for one, at in stored or await _stored(store, ours, group) if one.job in wanted]
+    stored = [(one, at) for one, at in await _stored(store, ours, group) if one.job in wanted]
     if len(stored) < len(wanted):
         # Nobody removes them before the version is there: it came to be, and they went, since we looked for it.
         raise UnavailableError(f"unable to finish {group.name!r} yet: somebody else is just doing it")
@@ -105,18 +112,16 @@ async def clear(store: Store, group: Group, made: Manifest, number: int) -> None
     with contextlib.suppress(AlreadyExistsError):
         await create(store, keys.done_key(made.project, made.artifact, group.name), encode(GroupDone(version=number)))
     finished = await _finished(store, made, group)
-    theirs = frozenset(finished.contributions) if finished is not None else frozenset()
-    for one in await _contributions(store, made, group):
-        if one.job in theirs:
-            await store.delete(keys.contribution_key(made.project, made.artifact, group.name, one.writer))
+    jobs = frozenset(finished.contributions) if finished is not None else frozenset()
+    writers: set[str] = set()
+    for one, _ in reversed(await _stored(store, made, group)):
+        writers |= {one.writer} if one.job in jobs else set()
+        if one.writer in writers:  # also what a writer brought before
+            await store.delete(_key(one))
 
 
-async def _decide(store: Store, group: Group, ours: Manifest) -> tuple[GroupFinished, list[_Stored] | None]:
-    """Write down of what a group's version is made; return that, and the contributions unless somebody else did.
-
-    A writer may be about to replace one of them, though what it brings comes too late.
-    """
-    parts = await _contributions(store, ours, group)
+async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
+    parts = await _latest(store, ours, group)
     if len(parts) < max(1, group.writers):
         raise UnavailableError(
             f"unable to finish {group.name!r} yet: {len(parts)} of {max(1, group.writers)} writers' files are stored"
@@ -125,8 +130,7 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> tuple[GroupFini
     closed = keys.closed_key(ours.project, ours.artifact, group.name)
     with contextlib.suppress(AlreadyExistsError):
         await create(store, closed, encode(GroupClosed(job=ours.job, created=ours.created)))
-    stored = await _stored(store, ours, group)
-    parts = [one for one, _ in stored]
+    parts = await _latest(store, ours, group)
     # It stays closed if this fails: somebody else may count on it, who is just finishing the group with success.
     _check(ours, parts)
     newest = await newest_version(store, ours.project, ours.artifact)
@@ -138,8 +142,8 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> tuple[GroupFini
     try:
         await create(store, keys.finished_key(ours.project, ours.artifact, group.name), encode(decision))
     except AlreadyExistsError:
-        return await _finished(store, ours, group) or decision, None
-    return decision, stored
+        return await _finished(store, ours, group) or decision
+    return decision
 
 
 async def _made(store: Store, group: Group, ours: Manifest, finished: GroupFinished) -> Newest:
@@ -218,7 +222,8 @@ def _essence(one: Entry | Reference) -> tuple[str, ...]:
     return (one.sha256,) if isinstance(one, Entry) else (one.uri, one.etag, one.uri_version)
 
 
-def _contribution(group: Group, ours: Manifest) -> Contribution:
+def contribution(group: Group, ours: Manifest) -> Contribution:
+    """Return what a writer brings to a group: all that it says of a version."""
     return Contribution(
         project=ours.project, artifact=ours.artifact, type=ours.type, group=group.name, writer=group.writer,
         job=ours.job, run=ours.run, created=ours.created, entries=ours.entries, references=ours.references,
@@ -226,25 +231,14 @@ def _contribution(group: Group, ours: Manifest) -> Contribution:
     )  # fmt: skip
 
 
-async def _put(store: Store, key: str, ours: Contribution) -> Contribution | None:
-    """Store a contribution, unless the writer brought a later one; return the one that was there before."""
-    data = encode(ours)
-    for _ in range(_TRIES):
-        try:
-            etag = (await store.stat(key)).etag
-            found = await read_contribution(store, key)
-        except NotFoundError:
-            etag, found = "", None
-        if found is not None and (found.created, found.job) >= (ours.created, ours.job):
-            return None
-        if await swap(store, key, etag, data):
-            return found
-    raise UnavailableError(f"unable to contribute {key}: it kept changing")
+def _key(one: Contribution) -> str:
+    return keys.contribution_key(one.project, one.artifact, one.group, one.writer, one.job)
 
 
-async def _contributions(store: Store, ours: Manifest, group: Group) -> list[Contribution]:
-    """Return what writers brought, in the order in which they did."""
-    return [one for one, _ in await _stored(store, ours, group)]
+async def _latest(store: Store, ours: Manifest, group: Group) -> list[Contribution]:
+    """Return the last that each writer brought, in the order in which they did."""
+    last = {one.writer: one for one, _ in await _stored(store, ours, group)}
+    return sorted(last.values(), key=_order)
 
 
 async def _stored(store: Store, ours: Manifest, group: Group) -> list[_Stored]:
@@ -252,24 +246,19 @@ async def _stored(store: Store, ours: Manifest, group: Group) -> list[_Stored]:
     found: list[_Stored] = []
     async for stat in store.list(keys.contributions_prefix(ours.project, ours.artifact, group.name)):
         try:
-            found.append((await read_contribution(store, stat.key), stat.modified_at))
+            one = await read_contribution(store, stat.key)
         except NotFoundError:  # removed since the listing
             continue
-    return sorted(found, key=lambda pair: (pair[0].created, pair[0].job))
+        if _key(one) != stat.key:
+            raise CorruptError(
+                f"unable to use {stat.key}: it says that it is {_key(one)}", hint="somebody moved it by hand"
+            )
+        found.append((one, stat.modified_at))
+    return sorted(found, key=lambda pair: _order(pair[0]))
 
 
-async def _take_back(store: Store, key: str, ours: Manifest, replaced: Contribution | None) -> None:
-    """Remove what came too late, or let what it replaced be there again."""
-    try:
-        etag = (await store.stat(key)).etag
-        if (await read_contribution(store, key)).job != ours.job:
-            return
-    except NotFoundError:
-        return
-    if replaced is None:
-        await store.delete(key)
-    else:
-        await swap(store, key, etag, encode(replaced))
+def _order(one: Contribution) -> tuple[str, JobId]:
+    return one.created, one.job
 
 
 async def _is_closed(store: Store, ours: Manifest, group: Group) -> bool:

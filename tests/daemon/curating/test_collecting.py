@@ -259,7 +259,7 @@ async def test_what_names_content_may_move_meanwhile(meddled: Meddled, moved: st
     """A version that is removed, or made of contributions, right before it would have been read names its content."""
     content = await meddled.content("a")
     version, removed = keys.version_key("cv", "cats", 0), keys.removed_key("cv", "cats", 0)
-    contribution = keys.contribution_key("cv", "cats", "group", "writer")
+    contribution = keys.contribution_key("cv", "cats", "group", "writer", job_id(1))
     before, after = (version, removed) if moved == "removed" else (contribution, version)
     await meddled.put(before, manifest(0, content))
 
