@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 GRACE_LEAST_SECONDS = 86400.0
 _SWEPT_AT_ONCE = 500
 _REMOVED_AT_ONCE = 16
+_TOLD_MOST = 100
 # A sweep that takes longer than this gives up, long before deliveries stop to respect what it announced.
 _SWEEP_SECONDS = SWEEP_MOST_SECONDS / 4
 _NAMING = (
@@ -158,7 +159,8 @@ class Collector:
         await self._spare_claimed()
         return Collected(
             kept=self._kept, kept_bytes=self._kept_bytes, garbage=len(self._old),
-            garbage_bytes=sum(one.size_bytes for one in self._old.values()), unreadable=tuple(self._unreadable),
+            garbage_bytes=sum(one.size_bytes for one in self._old.values()),
+            unreadable=tuple(self._unreadable[:_TOLD_MOST]),
         )  # fmt: skip
 
     async def _spare_claimed(self) -> None:

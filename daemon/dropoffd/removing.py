@@ -25,7 +25,7 @@ from dropoffd.stores.base import (
     ignore_progress,
 )
 
-_TOLD_MOST = 500
+_TOLD_MOST, _USERS_TOLD_MOST = 500, 10
 _CLAIMED_AT_ONCE = 10_000
 
 
@@ -44,8 +44,13 @@ class Removal:
     async def add_version(self, version: VersionReport, reason: str) -> None:
         """Add a version."""
         one = version.id
-        users = await links.users(self._store, one.project, one.artifact, one.number)
-        used_by = [f"{link.run_project}/{link.run}" for link in users]
+        try:
+            users = await links.users(self._store, one.project, one.artifact, one.number)
+        except (CorruptError, RefusedError) as error:  # what is only shown keeps nobody from removing it
+            used_by = [error.message]
+        else:
+            used_by = [f"{link.run_project}/{link.run}" for link in users[:_USERS_TOLD_MOST]]
+            used_by += [f"{len(users) - _USERS_TOLD_MOST} more"] if len(users) > _USERS_TOLD_MOST else []
         self._versions.append(
             Doomed(
                 id=one, size_bytes=version.size_bytes, reason=reason, aliases=version.aliases, used_by=tuple(used_by)
