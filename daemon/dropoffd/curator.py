@@ -1,5 +1,6 @@
 """Change what a store's catalogue says, when a person asks for it."""
 
+import glob
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -90,7 +91,7 @@ class Curator:
             raise UsageError("unable to remove nothing, or a run and an artifact at once", hint="name one of them")
         store = await self._stores.open(asked.store)
         await store.prepare()
-        removal = Removal(store, asked.project, progress)
+        removal = Removal(store, asked.project, self._clock, progress)
         if asked.run:
             await find_run(store, RunId(store=asked.store, project=asked.project, run=asked.run))
             await removal.add_run(asked.run)
@@ -120,7 +121,7 @@ class Curator:
         by_artifact: dict[str, list[VersionReport]] = {}
         for version in await self._versions(store, asked.project, asked.artifact):
             by_artifact.setdefault(version.id.artifact, []).append(version)
-        removal = Removal(store, asked.project, progress)
+        removal = Removal(store, asked.project, self._clock, progress)
         for artifact, versions in by_artifact.items():
             rule = rule_for(rules, asked.project, artifact)
             if rule is not None:
@@ -130,7 +131,9 @@ class Curator:
 
     async def _versions(self, store: Store, project: str, artifact: str) -> list[VersionReport]:
         found: list[VersionReport] = []
-        asked = Find(store=store.url, subject=Subject.VERSION, project=project, name=artifact, limit=_PAGE)
+        # A name is taken as a pattern there, and what is to be removed is named as it is.
+        name = glob.escape(artifact)
+        asked = Find(store=store.url, subject=Subject.VERSION, project=project, name=name, limit=_PAGE)
         while True:
             page = await self._indexes.find(store, asked)
             found += page.versions

@@ -167,7 +167,7 @@ class Daemon:
 def _deliverer(settings: Settings, spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
     references = References(Elsewhere(clock, allow_private=settings.allow_private_references))
     catalogue, digester = Catalogue(clock, spool, references), Digester(_DIGESTS_AT_ONCE)
-    worker = Worker(spool, catalogue, keeper.open, digester)
+    worker = Worker(spool, catalogue, keeper.open, digester, clock)
     return Reuse(worker, catalogue, spool, keeper.open, digester, homes.payloads, clock)
 
 

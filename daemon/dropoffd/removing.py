@@ -1,20 +1,21 @@
 """Remove versions and runs from a store's catalogue; what they named stays until it is collected.
 
-A version that is removed leaves its manifest under another key: its number is never given out again, and what it
-named is no garbage yet, since a delivery may just have learnt from it that the store has it.
+A version that is removed leaves its manifest under another key: what it named is no garbage yet, since a delivery may
+just have learnt from it that the store has it. `latest` stands for its number or a higher one, so that it is never
+given out again. A run leaves a claim of what its records named.
 """
 
-import contextlib
-
 from dropoff.answers import Doomed, Removed, VersionReport
+from dropoff.ids import new_job_id
+from dropoff.records import Manifest
 from dropoffd.catalogue import keys, links
-from dropoffd.catalogue.aliases import LATEST, alias_of
+from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record
+from dropoffd.catalogue.claims import claim, overwrite
 from dropoffd.catalogue.inventory import Found, Scope, take_inventory
 from dropoffd.catalogue.keys import Holds
-from dropoffd.catalogue.publish import create
 from dropoffd.catalogue.reading import read_manifest
+from dropoffd.clock import Clock
 from dropoffd.stores.base import (
-    AlreadyExistsError,
     CorruptError,
     NotFoundError,
     Progress,
@@ -24,14 +25,16 @@ from dropoffd.stores.base import (
     ignore_progress,
 )
 
-_TOLD_MOST = 500
+_TOLD_MOST, _USERS_TOLD_MOST = 500, 10
+_CLAIMED_AT_ONCE = 10_000
 
 
 class Removal:
     """What is to be removed from one project."""
 
-    def __init__(self, store: Store, project: str, progress: Progress = ignore_progress) -> None:
+    def __init__(self, store: Store, project: str, clock: Clock, progress: Progress = ignore_progress) -> None:
         self._store = store
+        self._clock = clock
         self._progress = progress
         self._project = project
         self._versions: list[Doomed] = []
@@ -41,8 +44,13 @@ class Removal:
     async def add_version(self, version: VersionReport, reason: str) -> None:
         """Add a version."""
         one = version.id
-        users = await links.users(self._store, one.project, one.artifact, one.number)
-        used_by = [f"{link.run_project}/{link.run}" for link in users]
+        try:
+            users = await links.users(self._store, one.project, one.artifact, one.number)
+        except (CorruptError, RefusedError) as error:  # what is only shown keeps nobody from removing it
+            used_by = [error.message]
+        else:
+            used_by = [f"{link.run_project}/{link.run}" for link in users[:_USERS_TOLD_MOST]]
+            used_by += [f"{len(users) - _USERS_TOLD_MOST} more"] if len(users) > _USERS_TOLD_MOST else []
         self._versions.append(
             Doomed(
                 id=one, size_bytes=version.size_bytes, reason=reason, aliases=version.aliases, used_by=tuple(used_by)
@@ -92,15 +100,21 @@ class Removal:
         one = doomed.id
         key = keys.version_key(one.project, one.artifact, one.number)
         try:
-            _, data = await read_manifest(self._store, key)
+            manifest, data = await read_manifest(self._store, key)
         except NotFoundError:  # removed meanwhile
             return
-        with contextlib.suppress(AlreadyExistsError):  # an earlier try came so far
-            await create(self._store, keys.removed_key(one.project, one.artifact, one.number), data)
+        # Anew, also if an earlier try came so far: what it names stays from now on for as long as the grace is.
+        await overwrite(self._store, keys.removed_key(one.project, one.artifact, one.number), data)
+        await self._let_pass(one.artifact, one.number, manifest)
         for alias in doomed.aliases:
             await self._remove_alias(keys.alias_key(one.project, one.artifact, alias), alias, one.number)
         await self._store.delete(keys.state_key(one.project, one.artifact, one.number))
         await self._store.delete(key)
+
+    async def _let_pass(self, artifact: str, number: int, manifest: Manifest) -> None:
+        """Let `latest` be past a number: who made its version may not have come so far."""
+        latest = alias_record(number, self._clock.now(), manifest.job)
+        await advance(self._store, keys.alias_key(self._project, artifact, LATEST), latest)
 
     async def _remove_alias(self, key: str, alias: str, number: int) -> None:
         # `latest` stays: it tells which number comes next.
@@ -114,5 +128,20 @@ class Removal:
         await links.remove_uses(self._store, self._project, run)
         prefix = keys.run_prefix(self._project, run)
         found = [stat.key async for stat in self._store.list(prefix)]
+        await self._claim(run)
         for key in sorted(found, key=lambda key: keys.holds(key) is Holds.RUN):
             await self._store.delete(key)
+
+    async def _claim(self, run: str) -> None:
+        """Claim what a run's records name: it is no garbage before the claim is old."""
+        named: set[str] = set()
+
+        async def note(_: Stat, found: Found) -> None:
+            if not isinstance(found, CorruptError | RefusedError):
+                named.update(entry.key for entry in found.entries)
+
+        await take_inventory(self._store, Scope(project=self._project, run=run), note)
+        ordered = sorted(named)
+        for start in range(0, len(ordered), _CLAIMED_AT_ONCE):
+            some = ordered[start : start + _CLAIMED_AT_ONCE]
+            await claim(self._store, self._project, new_job_id(), some, self._clock.now())

@@ -34,10 +34,14 @@ class Tidying:
         """Remove what no rule keeps, and what nothing names; what fails is said, and tried again the next time."""
         try:
             found = await self._reader.answer(Find(store=self._store, subject=Subject.PROJECT))
-            for project in found.projects if isinstance(found, Found) else ():
-                await self._tidy_up(project.project)
         except DropoffError as error:
             _log.warning("store not tidied up store=%s cause=%s", self._store, error.message)
+            return
+        for one in found.projects if isinstance(found, Found) else ():
+            try:
+                await self._tidy_up(one.project)
+            except DropoffError as error:  # the others have nothing to do with it
+                _log.warning("project not tidied up project=%s cause=%s", one.project, error.message)
 
     async def _tidy_up(self, project: str) -> None:
         if self._curator.has_rules:

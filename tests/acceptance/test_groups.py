@@ -57,7 +57,7 @@ def test_writers_on_two_hosts_make_one_version(hosts: list[DaemonProcess]) -> No
         b"a": "a", b"b": "b", b"last": "c",
     }  # fmt: skip
     assert (version.metadata, len(dropoff.find_versions(settings=one.settings))) == ({"by": "all"}, 1)
-    assert not list((one.root.parent / "store").glob("project/artifacts/shards/parts/g/*"))
+    assert not list((one.root.parent / "store").glob("project/artifacts/shards/parts/g/*/*"))
 
 
 def test_who_comes_too_late_is_told(hosts: list[DaemonProcess]) -> None:

@@ -78,8 +78,12 @@ def test_the_same_content_is_sent_once(
     credentials(monkeypatch, fault_server.address)
     daemon = make_daemon(store=url(fault_server.address)).start()
     source = tmp_path / "model.bin"
-    source.write_bytes(os.urandom(9 * MIB))
+    source.write_bytes(os.urandom(17 * MIB))
     daemon.run().save_file(source).wait(30)
+    # Made of parts, it is as old as the first request for it, so it was claimed before it was named.
+    puts = [seen.call.key or "" for seen in fault_server.journal.requests(Operation.PUT)]
+    rooms = [key.split("/")[2] for key in puts if key.startswith("artifacts/project/")]
+    assert rooms == ["runs", "claims", "runs"]
     before = len(fault_server.objects)
     sent = sum(seen.received_bytes for seen in fault_server.journal.requests(None))
     daemon.run().save_file(source).wait(30)

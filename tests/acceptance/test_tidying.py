@@ -70,6 +70,16 @@ def test_a_number_is_never_given_out_again(daemon: DaemonProcess, tmp_path: Path
     assert dropoff.open_version("project/ckpt", settings=daemon.settings).version == 2
 
 
+def test_a_name_is_no_pattern_to_who_removes(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Of artifacts with brackets in their names, or others like them, just that goes which is named."""
+    (tmp_path / "w").write_text("weights")
+    for name in ("ckpt-[1]", "ckpt-1"):
+        daemon.run().log_artifact(tmp_path / "w", name, "model").wait(60)
+    assert daemon.command("rm", "project/ckpt-*", "--yes", check=False).returncode == 1
+    assert "project/ckpt-[1]:v0" in daemon.command("rm", "project/ckpt-[1]:v0", "--yes").stdout
+    assert [one.name for one in dropoff.find_versions(settings=daemon.settings)] == ["ckpt-1"]
+
+
 def test_rm_shows_what_it_orphans_and_removes_only_when_told(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Aliases and users of a version are shown first; a run goes with its records, what it made stays."""
     log(daemon, tmp_path / "w", "weights", 0.5, aliases=["prod"])
@@ -96,6 +106,12 @@ def test_the_daemon_tidies_up_when_it_is_set_to(make_daemon: MakeDaemon, tmp_pat
         log(daemon, tmp_path / "w", f"weights {number}", 0.5)
     daemon.stop()
     age(daemon)
+    # A project that nobody can tidy up keeps nobody from the others.
+    trouble = daemon.store / "cv/runs/run/files" / f"{'0' * 32}.json"
+    trouble.parent.mkdir(parents=True)
+    run = (daemon.store / "project/runs/run/run.json").read_text()
+    (trouble.parent.parent / "run.json").write_text(run.replace('"project":"project"', '"project":"cv"'))
+    trouble.write_text("{")
     # What is removed now is named for the grace; so the content of a version that was removed long ago goes.
     daemon.environment |= {"DROPOFF_RETENTION": "*/*: newest 2", "DROPOFF_TIDY_EVERY_SECONDS": "0.05"}
     daemon.start()

@@ -366,7 +366,7 @@ class Deliveries:
         )  # fmt: skip
         self.references = Etags()
         catalogue, digester = Catalogue(clock, spool, self.references), Digester(1)
-        worker = Worker(spool, catalogue, keeper.open, digester)
+        worker = Worker(spool, catalogue, keeper.open, digester, clock)
         reuse = Reuse(worker, catalogue, spool, keeper.open, digester, str(state / PAYLOADS), clock)
         self.dispatch = Dispatch(
             spool, keeper, reuse, OneStore(clock, store), clock,

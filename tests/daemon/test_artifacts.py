@@ -172,6 +172,20 @@ async def test_another_type_is_held_with_the_reason(host: Host, tmp_path: Path) 
     await other.spool.aclose()
 
 
+async def test_an_artifact_whose_newest_version_was_removed_has_its_type(host: Host, tmp_path: Path) -> None:
+    """Another host that logs it as something else is told so by the versions that are left."""
+    for data in (b"0", b"1"):
+        await host.log(("a", data))
+        await host.settle()
+    (tmp_path / "store" / keys.version_key("project", "cats", 1)).unlink()
+    other = Host(await Spools(tmp_path / "other").open(), tmp_path / "other", tmp_path / "store")
+    seq = await other.log(("a", b"2"), of_type="model")
+    await other.settle()
+    report = await other.report(seq)
+    assert report.reason == "unable to make a version of 'cats' as a 'model': it is a 'dataset'"
+    await other.spool.aclose()
+
+
 async def test_content_of_the_newest_version_is_not_sent_again(host: Host, tmp_path: Path) -> None:
     """Under whatever name: what the newest version has is named again, asked for once each, and counted as spared."""
     many = {f"{n:03}": b"content %d" % n for n in range(100)}

@@ -10,9 +10,13 @@ from daemon.making import Deliveries, FakeClock, Fault, FaultyStore, Spools, inl
 from dropoff.messages import JobReport, JobState
 from dropoffd.spool.spool import Spool
 from dropoffd.stores.base import (
+    Body,
     CorruptError,
     DeniedError,
+    Mode,
+    Progress,
     RefusedError,
+    Stat,
     StoreError,
     ThrottledError,
     UnavailableError,
@@ -213,6 +217,24 @@ async def test_the_same_content_is_sent_once(rig: Rig) -> None:
     await rig.accept(b"content")
     await rig.round()
     assert rig.store.calls == ["stat", "put", "stat", "put", "delete"]
+
+
+async def test_what_was_sent_long_ago_is_claimed(rig: Rig) -> None:
+    """What a delivery sent itself, hours before it comes to name it, it makes sure of as if it had found it."""
+
+    class Slow(DirectoryStore):
+        async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
+            if "/files/" in key and "/runs/" not in key:
+                rig.clock.advance(7 * 3600)
+            return await super().put(key, body, mode, progress)
+
+    await rig.accept(b"first")
+    await rig.round()
+    rig.store.calls.clear()
+    rig.store.inner = Slow(str(rig.root / "store"))
+    await rig.accept(b"content")
+    await rig.round()
+    assert rig.store.calls == ["stat", "put", "put", "stat", "put", "delete"]
 
 
 async def test_no_more_run_than_there_are_places(rig: Rig) -> None:

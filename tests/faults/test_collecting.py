@@ -83,7 +83,7 @@ async def test_nothing_that_is_named_is_ever_missing(make_daemon: MakeDaemon, tm
 
 
 async def _remove_all(store: DirectoryStore, indexes: Indexes) -> None:
-    removal = Removal(store, "project")
+    removal = Removal(store, "project", SystemClock())
     for name in RUNS:
         await removal.add_run(name)
     for version in (await indexes.find(store, Find(store=store.url, subject=Subject.VERSION))).versions:

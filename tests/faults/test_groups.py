@@ -56,4 +56,4 @@ def test_killed_hosts_make_one_version_that_has_it_all(tmp_path: Path) -> None:
     found = {entry["path"]: oracle.content(tmp_path / "store", entry) for entry in made["entries"]}
     assert found == {f"{host}": b"from %d" % host for host in range(HOSTS)}
     assert kills == KILLS
-    assert not list((tmp_path / "store").glob("project/artifacts/cats/parts/g/*"))
+    assert not list((tmp_path / "store").glob("project/artifacts/cats/parts/g/*/*"))

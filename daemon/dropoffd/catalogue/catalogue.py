@@ -1,13 +1,13 @@
 """The catalogue as deliveries see it: keys for content, and publishing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dropoff.content import Capture
 from dropoff.messages import Receipt
 from dropoff.records import Entry
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.claims import claimed
+from dropoffd.catalogue.claims import claimed, is_proven
 from dropoffd.catalogue.publish import entry, entry_name, publish, publish_run
 from dropoffd.catalogue.references import Looks
 from dropoffd.catalogue.versions import Facts as VersionFacts
@@ -15,6 +15,9 @@ from dropoffd.catalogue.versions import Versions
 from dropoffd.clock import Clock
 from dropoffd.custody import Held, Job
 from dropoffd.stores.base import Store
+
+# Of objects of which it is known by other means that they are there.
+_JUST_NOW: Mapping[str, float] = {}
 
 
 class Facts(VersionFacts, Protocol):
@@ -45,11 +48,16 @@ class Catalogue:
         return keys.file_key(job.save, entry_name(job.save, held.content.path), held.sha256)
 
     async def publish(
-        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str] = ()
+        self,
+        store: Store,
+        job: Job,
+        places: Mapping[int, tuple[str, int | None]],
+        proven_at: Mapping[str, float] = _JUST_NOW,
     ) -> Receipt:
         """Make the job visible; `places` are key and offset by ordinal. A part is left to its version.
 
-        Those objects that were `found` in the store are made sure of; raises VanishedError for what is gone.
+        Those objects that were not `proven_at` a time that is near are made sure of; raises VanishedError for what is
+        gone.
         """
         if not await self._facts.run_published(job.run):
             await publish_run(store, job.save.run)
@@ -57,22 +65,27 @@ class Catalogue:
         if job.save.version is not None:
             return await self.versions.publish(store, job)
         if job.save.part is not None:
-            return await self.record(store, job, places, found)
+            return await self.record(store, job, places, proven_at)
         now = self._clock.now()
-        async with claimed(store, job.save.run.project, job.id, found, now):
+        unproven = [key for key, moment in proven_at.items() if not is_proven(moment, now)]
+        async with claimed(store, job.save.run.project, job.id, unproven, now):
             return await publish(store, job, places, now)
 
     async def record(
-        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str] = ()
+        self,
+        store: Store,
+        job: Job,
+        places: Mapping[int, tuple[str, int | None]],
+        proven_at: Mapping[str, float] = _JUST_NOW,
     ) -> Receipt:
         """Note what the manifest will say of those files of a part that are stored at `places`.
 
-        The version makes sure of objects that were `found` in the store.
+        The version makes sure of objects that were not `proven_at` a time that is near then.
         """
         files = [held for held in job.contents if held.content.ordinal in places]
         now = self._clock.now()
         entries = [
-            (held.content.ordinal, entry(job.save, held, key, offset), 0.0 if key in found else now)
+            (held.content.ordinal, entry(job.save, held, key, offset), proven_at.get(key, now))
             for held in files
             for key, offset in (places[held.content.ordinal],)
         ]

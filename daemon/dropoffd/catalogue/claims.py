@@ -5,10 +5,15 @@ whether a sweep is removing them, it looks whether they are there, and it names 
 to remove, looks for claims, looks at each object, and removes it (`collecting.py`). Whichever comes first, one of
 the two sees the other: where the delivery sees no sweep, either its claim was there before the sweep looked, or the
 sweep was over before the delivery looked at the objects.
+
+What names objects, though, a collection reads but once, at its beginning. So whoever names something while one is
+under way leaves the claim, which the sweeps to come will see. A collection lets that be known before it looks for
+claims for the first time, and reads what names objects after that: a claim that was taken back before its first look
+was for something that it reads.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -46,15 +51,30 @@ async def claimed(store: Store, project: str, job: str, wanted: Collection[str],
     if not wanted:
         yield
         return
-    key = keys.claim_key(project, job)
-    await overwrite(store, key, encode(Claim(job=job, keys=tuple(wanted), created=moment(now))))
-    if await _being_removed(store, project, key) & set(wanted):
+    key = await claim(store, project, job, wanted, now)
+    sweeps = [stat async for stat in store.list(keys.sweeps_prefix(project))]
+    # The store's own time: that of the claim that was just made.
+    current = (await store.stat(key)).modified_at if sweeps else 0.0
+    if await announced(store, sweeps, current) & set(wanted):
         raise UnavailableError(f"unable to deliver job {job}: what it needs in the store is being removed as garbage")
     gone = await _gone(store, wanted)
     if gone:
         raise VanishedError(gone)
     yield
-    await store.delete(key)
+    if not sweeps:
+        await store.delete(key)
+
+
+def is_proven(moment: float, now: float) -> bool:
+    """Tell whether an object that was surely there at a moment, by the same clock as `now`, is so still."""
+    return 0 <= now - moment <= PROVEN_SECONDS
+
+
+async def claim(store: Store, project: str, job: str, wanted: Collection[str], now: float) -> str:
+    """Let nobody remove objects as garbage that are there, for as long as the claim is young; return its key."""
+    key = keys.claim_key(project, job)
+    await overwrite(store, key, encode(Claim(job=job, keys=tuple(wanted), created=moment(now))))
+    return key
 
 
 async def overwrite(store: Store, key: str, data: bytes) -> Stat:
@@ -62,13 +82,12 @@ async def overwrite(store: Store, key: str, data: bytes) -> Stat:
     return await store.put(key, Bytes(data, hashlib.sha256(data).hexdigest()), Overwrite(), ignore_progress)
 
 
-async def _being_removed(store: Store, project: str, claim: str) -> set[str]:
+async def announced(store: Store, sweeps: Iterable[Stat], now: float) -> set[str]:
+    """Return what sweeps say that they remove, but for those that are long over; `now` by the store's clock."""
     found: set[str] = set()
-    now = 0.0
-    async for stat in store.list(keys.sweeps_prefix(project)):
-        # The store's own time: that of the claim that was just made.
-        now = now or (await store.stat(claim)).modified_at
-        if now - stat.modified_at > SWEEP_MOST_SECONDS:
+    for stat in sweeps:
+        # Of one whose time the store does not tell nobody knows that.
+        if stat.modified_at and now - stat.modified_at > SWEEP_MOST_SECONDS:
             continue
         try:
             sweep: Sweep = await read_small(store, stat.key, decode_sweep)

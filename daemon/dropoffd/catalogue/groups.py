@@ -8,6 +8,7 @@ written down tells whether it counts; one that came too late is refused, and nev
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,33 +31,41 @@ from dropoff.records import (
 )
 from dropoff.saves import Group
 from dropoffd.catalogue import keys
-from dropoffd.catalogue.aliases import swap
+from dropoffd.catalogue.claims import is_proven
 from dropoffd.catalogue.compose import check_folders
 from dropoffd.catalogue.newest import Newest, newest_version, version_at
 from dropoffd.catalogue.publish import create
 from dropoffd.catalogue.reading import read_contribution, read_small
-from dropoffd.stores.base import AlreadyExistsError, NotFoundError, RefusedError, Store, UnavailableError
+from dropoffd.stores.base import (
+    AlreadyExistsError,
+    CorruptError,
+    NotFoundError,
+    RefusedError,
+    Store,
+    UnavailableError,
+)
 
-_TRIES = 100
+_Stored = tuple[Contribution, float]
 
 
 async def contribute(store: Store, group: Group, ours: Manifest) -> str:
-    """Bring what a writer has for a group, in place of what it brought before; return the key.
+    """Bring what a writer has for a group; return the key. What it brought before counts no more.
 
     Raises RefusedError where the group was finished without it.
     """
-    key = keys.contribution_key(ours.project, ours.artifact, group.name, group.writer)
+    one = contribution(group, ours)
+    key = _key(one)
     finished = await _finished(store, ours, group)
     if finished is None:
-        await _put(store, key, _contribution(group, ours))
+        with contextlib.suppress(AlreadyExistsError):  # an earlier try came so far
+            await create(store, key, encode(one))
         if not await _is_closed(store, ours, group):
             return key
         finished = await _finished(store, ours, group)
         if finished is None:
             raise UnavailableError(f"unable to contribute to {group.name!r} yet: somebody is just finishing it")
     if ours.job not in finished.contributions:
-        if (await _contributed(store, key)) == ours.job:
-            await store.delete(key)
+        await store.delete(key)
         raise RefusedError(
             f"unable to contribute to {group.name!r} of {ours.artifact!r}: it was finished without this",
             hint="finish_artifact(..., writers=N) waits for all writers; contribute this to another group, or log it "
@@ -65,23 +74,37 @@ async def contribute(store: Store, group: Group, ours: Manifest) -> str:
     return key
 
 
-async def finish(store: Store, group: Group, ours: Manifest) -> tuple[Manifest, int | None]:
-    """Return the manifest of a group's version, and its number if it is there already.
+class Finished(NamedTuple):
+    """The manifest of a group's version, and its number if it is there already.
 
-    `ours` says what the call that finishes it said. Raises RefusedError for contributions that contradict each other,
-    and UnavailableError while there are fewer than there have to be.
+    Else `unproven` are the keys of those objects that were contributed so long ago that they have to be made sure of.
+    """
+
+    manifest: Manifest
+    number: int | None = None
+    unproven: frozenset[str] = frozenset()
+
+
+async def finish(store: Store, group: Group, ours: Manifest, now: float) -> Finished:
+    """Return what a group becomes; `ours` says what the call that finishes it said.
+
+    Raises RefusedError for contributions that contradict each other, or a version that was removed, and
+    UnavailableError while there are fewer than there have to be.
     """
     finished = await _finished(store, ours, group)
     if finished is None:
         finished = await _decide(store, group, ours)
     made = await _made(store, group, ours, finished)
     if made.manifest is not None:
-        return made.manifest, made.number
-    parts = [one for one in await _contributions(store, ours, group) if one.job in finished.contributions]
-    if len(parts) < len(finished.contributions):
+        return Finished(made.manifest, made.number)
+    wanted = frozenset(finished.contributions)
+    stored = [(one, at) for one, at in await _stored(store, ours, group) if one.job in wanted]
+    if len(stored) < len(wanted):
         # Nobody removes them before the version is there: it came to be, and they went, since we looked for it.
         raise UnavailableError(f"unable to finish {group.name!r} yet: somebody else is just doing it")
-    return _merged(ours, finished, parts), None
+    # Contributions are not waited for without end (`collecting.py`).
+    old = {entry.key for one, at in stored if not is_proven(at, now) for entry in one.entries}
+    return Finished(_merged(ours, finished, [one for one, _ in stored]), unproven=frozenset(old))
 
 
 async def clear(store: Store, group: Group, made: Manifest, number: int) -> None:
@@ -89,13 +112,16 @@ async def clear(store: Store, group: Group, made: Manifest, number: int) -> None
     with contextlib.suppress(AlreadyExistsError):
         await create(store, keys.done_key(made.project, made.artifact, group.name), encode(GroupDone(version=number)))
     finished = await _finished(store, made, group)
-    for one in await _contributions(store, made, group):
-        if finished is not None and one.job in finished.contributions:
-            await store.delete(keys.contribution_key(made.project, made.artifact, group.name, one.writer))
+    jobs = frozenset(finished.contributions) if finished is not None else frozenset()
+    writers: set[str] = set()
+    for one, _ in reversed(await _stored(store, made, group)):
+        writers |= {one.writer} if one.job in jobs else set()
+        if one.writer in writers:  # also what a writer brought before
+            await store.delete(_key(one))
 
 
 async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
-    parts = await _contributions(store, ours, group)
+    parts = await _latest(store, ours, group)
     if len(parts) < max(1, group.writers):
         raise UnavailableError(
             f"unable to finish {group.name!r} yet: {len(parts)} of {max(1, group.writers)} writers' files are stored"
@@ -104,12 +130,9 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
     closed = keys.closed_key(ours.project, ours.artifact, group.name)
     with contextlib.suppress(AlreadyExistsError):
         await create(store, closed, encode(GroupClosed(job=ours.job, created=ours.created)))
-    parts = await _contributions(store, ours, group)
-    try:
-        _check(ours, parts)
-    except RefusedError:
-        await store.delete(closed)
-        raise
+    parts = await _latest(store, ours, group)
+    # It stays closed if this fails: somebody else may count on it, who is just finishing the group with success.
+    _check(ours, parts)
     newest = await newest_version(store, ours.project, ours.artifact)
     decision = GroupFinished(
         job=ours.job, run=ours.run, created=ours.created, newest=newest.number,
@@ -133,7 +156,13 @@ async def _made(store: Store, group: Group, ours: Manifest, finished: GroupFinis
     except NotFoundError:
         pass
     else:
-        return await version_at(store, ours.project, ours.artifact, done.version)
+        made = await version_at(store, ours.project, ours.artifact, done.version)
+        if made.manifest is None:
+            raise RefusedError(
+                f"unable to finish {group.name!r} of {ours.artifact!r}: its version v{done.version} was removed",
+                hint="`dropoff cancel` drops this; contribute to another group",
+            )
+        return made
     number = finished.newest + 1
     while True:
         found = await version_at(store, ours.project, ours.artifact, number)
@@ -193,7 +222,8 @@ def _essence(one: Entry | Reference) -> tuple[str, ...]:
     return (one.sha256,) if isinstance(one, Entry) else (one.uri, one.etag, one.uri_version)
 
 
-def _contribution(group: Group, ours: Manifest) -> Contribution:
+def contribution(group: Group, ours: Manifest) -> Contribution:
+    """Return what a writer brings to a group: all that it says of a version."""
     return Contribution(
         project=ours.project, artifact=ours.artifact, type=ours.type, group=group.name, writer=group.writer,
         job=ours.job, run=ours.run, created=ours.created, entries=ours.entries, references=ours.references,
@@ -201,38 +231,34 @@ def _contribution(group: Group, ours: Manifest) -> Contribution:
     )  # fmt: skip
 
 
-async def _put(store: Store, key: str, ours: Contribution) -> None:
-    """Store a contribution, unless the writer brought a later one."""
-    data = encode(ours)
-    for _ in range(_TRIES):
-        try:
-            etag = (await store.stat(key)).etag
-            found = await read_contribution(store, key)
-        except NotFoundError:
-            etag, found = "", None
-        if found is not None and (found.created, found.job) >= (ours.created, ours.job):
-            return
-        if await swap(store, key, etag, data):
-            return
-    raise UnavailableError(f"unable to contribute {key}: it kept changing")
+def _key(one: Contribution) -> str:
+    return keys.contribution_key(one.project, one.artifact, one.group, one.writer, one.job)
 
 
-async def _contributions(store: Store, ours: Manifest, group: Group) -> list[Contribution]:
-    """Return what writers brought, in the order in which they did."""
-    found = []
+async def _latest(store: Store, ours: Manifest, group: Group) -> list[Contribution]:
+    """Return the last that each writer brought, in the order in which they did."""
+    last = {one.writer: one for one, _ in await _stored(store, ours, group)}
+    return sorted(last.values(), key=_order)
+
+
+async def _stored(store: Store, ours: Manifest, group: Group) -> list[_Stored]:
+    """Return what writers brought, and when that was stored."""
+    found: list[_Stored] = []
     async for stat in store.list(keys.contributions_prefix(ours.project, ours.artifact, group.name)):
         try:
-            found.append(await read_contribution(store, stat.key))
+            one = await read_contribution(store, stat.key)
         except NotFoundError:  # removed since the listing
             continue
-    return sorted(found, key=lambda one: (one.created, one.job))
+        if _key(one) != stat.key:
+            raise CorruptError(
+                f"unable to use {stat.key}: it says that it is {_key(one)}", hint="somebody moved it by hand"
+            )
+        found.append((one, stat.modified_at))
+    return sorted(found, key=lambda pair: _order(pair[0]))
 
 
-async def _contributed(store: Store, key: str) -> JobId | None:
-    try:
-        return (await read_contribution(store, key)).job
-    except NotFoundError:
-        return None
+def _order(one: Contribution) -> tuple[str, JobId]:
+    return one.created, one.job
 
 
 async def _is_closed(store: Store, ours: Manifest, group: Group) -> bool:

@@ -62,6 +62,8 @@ async def take_inventory(store: Store, scope: Scope, use: Use, kinds: Collection
 
 async def _listed(store: Store, scope: Scope, kinds: Collection[Holds]) -> AsyncIterator[Stat]:
     for prefix in await _prefixes(store, scope):
+        if prefix.endswith("/runs/") and Holds.RECORD not in kinds:
+            continue
         async for stat in store.list(prefix):
             if keys.holds(stat.key) in kinds:
                 yield stat

@@ -48,7 +48,7 @@ def holds(key: str) -> Holds | None:
     match key.split("/"):
         case [_, "runs", _, "run.json"]:
             return Holds.RUN
-        case [_, "artifacts", _, "parts", _, _]:
+        case [_, "artifacts", _, "parts", _, _, _]:
             return Holds.CONTRIBUTION
         case [_, room, _, shelf, _]:
             return _SHELVES.get((room, shelf))
@@ -182,9 +182,9 @@ def contributions_prefix(project: str, artifact: str, group: str) -> str:
     return f"{_artifact(project, artifact)}/parts/{component(group.encode())}/"
 
 
-def contribution_key(project: str, artifact: str, group: str, writer: str) -> str:
-    """Return the key of a writer's contribution to a group."""
-    return f"{contributions_prefix(project, artifact, group)}{component(writer.encode())}.json"
+def contribution_key(project: str, artifact: str, group: str, writer: str, job: str) -> str:
+    """Return the key of what a writer contributed to a group by one job."""
+    return f"{contributions_prefix(project, artifact, group)}{component(writer.encode())}/{job}.json"
 
 
 def closed_key(project: str, artifact: str, group: str) -> str:

@@ -9,10 +9,12 @@ import msgspec
 from dropoff.names import printable
 from dropoff.records import (
     STORE_FORMAT,
+    Claim,
     Contribution,
     Entry,
     Manifest,
     Record,
+    decode_claim,
     decode_contribution,
     decode_manifest,
     decode_record,
@@ -66,6 +68,11 @@ async def read_record(store: Store, key: str) -> Record:
 async def read_contribution(store: Store, key: str) -> Contribution:
     """Return what a writer contributed; raises as `read_manifest`."""
     return read(await read_bytes(store, key, MANIFEST_MAX_BYTES), decode_contribution, key)
+
+
+async def read_claim(store: Store, key: str) -> Claim:
+    """Return what somebody claims, which may be all that a manifest can name; raises as `read_manifest`."""
+    return read(await read_bytes(store, key, MANIFEST_MAX_BYTES), decode_claim, key)
 
 
 async def read_small(store: Store, key: str, decode: Callable[[bytes], T]) -> T:

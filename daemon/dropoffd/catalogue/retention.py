@@ -5,7 +5,7 @@ Rules stand between semicolons, each a pattern of artifacts and what to keep of 
     cv/ckpt-*: newest 5, highest 3 by acc; nlp/*: lowest 2 by eval.loss, unexpired; */*: all
 
 The first whose pattern fits an artifact counts; an artifact that none fits keeps everything. A version is kept if
-one of a rule's clauses keeps it, and always while it is published, or an alias stands for it, `latest` included.
+one of a rule's clauses keeps it, and always while it is the newest, is published, or an alias stands for it.
 """
 
 import re
@@ -60,7 +60,8 @@ def unkept(rule: Rule, versions: Sequence[VersionReport], now: float) -> list[Ve
         return []
     ordered = sorted(versions, key=lambda one: one.id.number, reverse=True)
     kept = {one.id.number for one in ordered if one.aliases or one.state is VersionState.PUBLISHED}
-    kept |= {one.id.number for one in ordered[: rule.newest]}
+    # Of the newest one `latest` may not know yet.
+    kept |= {one.id.number for one in ordered[: max(1, rule.newest)]}
     for rank in rule.ranks:
         kept |= _ranked(rank, ordered)
     if rule.unexpired:

@@ -12,15 +12,16 @@ from typing import Protocol
 import msgspec
 
 from dropoff.errors import UsageError
+from dropoff.ids import new_job_id
 from dropoff.messages import Receipt
 from dropoff.records import Entry, Manifest, Reference, content_digest, encode, entry_path
 from dropoff.saves import Version
 from dropoffd.catalogue import groups, keys
 from dropoffd.catalogue.aliases import LATEST, advance, alias_record, move
-from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
+from dropoffd.catalogue.claims import claimed, is_proven
 from dropoffd.catalogue.compose import compose
 from dropoffd.catalogue.links import made_output
-from dropoffd.catalogue.newest import Newest, newest_version, version_at
+from dropoffd.catalogue.newest import Newest, newest_standing, newest_version, version_at
 from dropoffd.catalogue.publish import create, moment
 from dropoffd.catalogue.references import LookedUp, Looks, bare
 from dropoffd.clock import Clock
@@ -146,16 +147,30 @@ class Versions:
 
         `ours` is the manifest before anything is known of references.
         """
-        if version.group is not None:
-            ours, there = await groups.finish(store, version.group, ours)
-            if there is not None:
-                return _checked(await version_at(store, ours.project, ours.artifact, there), ours)
+        if version.group is None:
+            return await self._next(store, job, version, additions, ours)
+        now = self._clock.now()
+        finished = await groups.finish(store, version.group, ours, now)
+        if finished.number is not None:
+            made = await version_at(store, ours.project, ours.artifact, finished.number)
+            return _checked(made, finished.manifest)
+        async with claimed(store, ours.project, new_job_id(), finished.unproven, now):
+            return await self._next(store, job, version, additions, finished.manifest)
+
+    async def _next(
+        self, store: Store, job: Job, version: Version, additions: Sequence[Addition], ours: Manifest
+    ) -> tuple[Manifest, int, str]:
+        """Do as `_made` for what is no group's, or not there yet."""
         noted = await self._facts.note(job.seq)
         if noted.number is not None:
             made = await version_at(store, ours.project, ours.artifact, noted.number)
             if made.manifest is not None and made.manifest.job == ours.job:
                 return _checked(made, ours)
         newest = await newest_version(store, ours.project, ours.artifact)
+        if newest.manifest is None and newest.number >= 0:  # it was removed; those before tell the type
+            standing = await newest_standing(store, ours.project, ours.artifact)
+            if standing.manifest is not None:
+                _check_type(standing.manifest, ours)
         if version.pointers:
             known = await self._references.look_up(version.pointers, store.url)
             ours = self._manifest(job, version, additions, known)
@@ -204,7 +219,7 @@ def _unproven(additions: Sequence[Addition], now: float) -> set[str]:
         entry.key
         for one in additions
         for entry, proven_at in zip(one.entries, one.proven_at, strict=True)
-        if not 0 <= now - proven_at <= PROVEN_SECONDS
+        if not is_proven(proven_at, now)
     }
 
 

@@ -4,7 +4,6 @@ What the target has already may be garbage that is about to be collected. So it 
 deliveries do it (`catalogue/claims.py`).
 """
 
-import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -13,7 +12,7 @@ import anyio
 from dropoff.errors import DamagedError
 from dropoff.ids import new_job_id
 from dropoffd.catalogue.belongings import Holder
-from dropoffd.catalogue.claims import PROVEN_SECONDS, claimed
+from dropoffd.catalogue.claims import claimed, is_proven
 from dropoffd.clock import Clock
 from dropoffd.copying.passage import SMALL_AT_ONCE, Passage
 from dropoffd.copying.several import each, several
@@ -50,15 +49,16 @@ class Contents:
         """
         for left in reversed(range(_TRIES)):
             found = await self._bring_all(holders)
+            began = self._clock.now()
             try:
-                async with claimed(self._target, project, new_job_id(), found, self._clock.now()):
+                async with claimed(self._target, project, new_job_id(), found, began):
                     await make()
             except VanishedError as error:
                 self._proven_at = {one: at for one, at in self._proven_at.items() if one.key not in error.keys}
                 if not left:
                     raise
             else:
-                self._proven_at |= dict.fromkeys(holders, self._clock.monotonic())
+                self._proven_at |= dict.fromkeys(holders, began)
                 return
 
     async def _bring_all(self, holders: Iterable[Holder]) -> set[str]:
@@ -66,8 +66,7 @@ class Contents:
         found: set[str] = set()
 
         async def bring(one: Holder) -> None:
-            proven_at = await self._bring(one)
-            if not 0 <= self._clock.monotonic() - proven_at <= PROVEN_SECONDS:
+            if not is_proven(await self._bring(one), self._clock.now()):
                 found.add(one.key)
 
         await several(each(holders), bring, SMALL_AT_ONCE)
@@ -78,7 +77,8 @@ class Contents:
         while one.key in self._coming:
             await self._coming[one.key].wait()
         if one not in self._proven_at:
-            come = self._coming[one.key] = anyio.Event()
+            come, began = anyio.Event(), self._clock.now()
+            self._coming[one.key] = come
             try:
                 sent = await self._bring_alone(one)
             finally:
@@ -86,7 +86,7 @@ class Contents:
                 come.set()
             if len(self._proven_at) >= _KNOWN_MOST:
                 self._proven_at.clear()
-            self._proven_at[one] = self._clock.monotonic() if sent else -math.inf
+            self._proven_at[one] = began if sent else 0.0
         return self._proven_at[one]
 
     async def _bring_alone(self, one: Holder) -> bool:

@@ -54,7 +54,7 @@ class Passage:
         self._large = anyio.Semaphore(_LARGE_AT_ONCE)
 
     async def carry(self, wanted: Wanted, mode: Mode) -> bool:
-        """Carry a content over; tell whether it is new there. Raises as `Contents.name`."""
+        """Carry a content over; tell whether it is surely new there. Raises as `Contents.name`."""
         self._tally.expect(wanted.size_bytes)
         async with self._large if wanted.size_bytes > PIECE_BYTES else self._small:
             digest = await self._stage(wanted)
@@ -118,11 +118,12 @@ class Passage:
         return Holding(fd, _content(wanted), None)
 
     async def _send(self, wanted: Wanted, digest: Digest, mode: Mode) -> bool:
-        file, sent = self._open(wanted), True
+        file, sent = self._open(wanted), isinstance(mode, Create)
         try:
             body = _Body(file, digest)
             if body.size_bytes > self._target.limits.single_max_bytes:
-                found = await self._send_parts(wanted, body, mode)
+                # What is made of parts is, on S3, as old as the first request for it.
+                found, sent = await self._send_parts(wanted, body, mode), False
             else:
                 found = await self._target.put(wanted.key, body, mode, self._tally.sent)
         except AlreadyExistsError:
@@ -131,7 +132,7 @@ class Passage:
             file.close()
         if (found.size_bytes, found.sha256) != (wanted.size_bytes, wanted.sha256):
             raise CorruptError(f"unable to copy {wanted.key}: {self._target.url} has something else under that key")
-        return sent and isinstance(mode, Create)
+        return sent
 
     async def _send_parts(self, wanted: Wanted, body: "_Body", mode: Mode) -> Stat:
         held = Held(content=_content(wanted), sha256=body.sha256, crc64nvme=body.crc64nvme)

@@ -102,6 +102,12 @@ async def _read_all(store: Store, some: Sequence[Stat]) -> list[_Read]:
 
 
 async def _read(store: Store, key: str) -> Row:
+    row = await _row(store, key)
+    rows.check(key, row)
+    return row
+
+
+async def _row(store: Store, key: str) -> Row:
     kind = keys.holds(key)
     if kind is Holds.RUN:
         return rows.of_run(key, await read_small(store, key, decode_run))

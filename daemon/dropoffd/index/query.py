@@ -14,8 +14,10 @@ from dropoffd.index.conditions import meets
 from dropoffd.paging import page
 
 _MOST = 1000
+# Of one version; as many, and as long, fit into an answer with all else.
+_ALIASES_MOST = 200
 _PATTERN = frozenset("*?[")
-# Between the two halves of what a page ends with; no time has it.
+# Between the two halves of what a page ends with; no key has it.
 _CUT = "\0"
 
 _texts = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -46,8 +48,10 @@ class _Clauses:
 
     def add_name(self, column: str, name: str) -> None:
         """Add that a column has a name, or one of a pattern; an empty one is any."""
-        if name:
-            self.add(f"{column} GLOB ?" if _PATTERN & set(name) else f"{column} = ?", name)
+        if _PATTERN & set(name):  # or it has brackets and is none
+            self.add(f"({column} GLOB ? OR {column} = ?)", name, name)
+        elif name:
+            self.add(f"{column} = ?", name)
 
     def __str__(self) -> str:
         return " AND ".join(self.texts) or "1"
@@ -60,7 +64,10 @@ def find(connection: sqlite3.Connection, asked: Find) -> Found:
     connection.create_function("meets", 1, lambda metadata: meets(metadata, asked.where), deterministic=True)
     clauses = _clauses(asked)
     table, limit = _TABLES[asked.subject], max(1, min(asked.limit, _MOST))
-    aliases = "(SELECT json_group_array(alias) FROM aliases AS a WHERE a.folder = t.folder AND a.number = t.number)"
+    aliases = (
+        "(SELECT json_group_array(alias) FROM (SELECT alias FROM aliases AS a"
+        f" WHERE a.folder = t.folder AND a.number = t.number LIMIT {_ALIASES_MOST}))"
+    )
     columns = f"*, {aliases} AS aliases, {_STATE} AS state" if asked.subject is Subject.VERSION else "*"
     cursor = connection.execute(
         f"SELECT {columns} FROM {table} AS t WHERE {clauses} ORDER BY created DESC, key DESC LIMIT ?",
@@ -99,7 +106,7 @@ def _clauses(asked: Find) -> _Clauses:
     if asked.subject is Subject.VERSION:
         _of_versions(asked, clauses)
     if asked.after:
-        clauses.add("(created, key) < (?, ?)", *asked.after.partition(_CUT)[::2])
+        clauses.add("(created, key) < (?, ?)", *asked.after.rpartition(_CUT)[::2])
     return clauses
 
 
@@ -126,7 +133,7 @@ def _projects(connection: sqlite3.Connection, asked: Find) -> list[ProjectReport
     clauses = _Clauses()
     clauses.add_name("project", asked.name)
     rows = connection.execute(
-        "SELECT project, sum(run), sum(file), sum(version), sum(size_bytes), max(created) FROM ("
+        "SELECT project, sum(run), sum(file), sum(version), CAST(total(size_bytes) AS INTEGER), max(created) FROM ("
         " SELECT project, created, 1 AS run, 0 AS file, 0 AS version, 0 AS size_bytes FROM runs"
         " UNION ALL SELECT project, created, 0, 1, 0, size_bytes FROM files"
         " UNION ALL SELECT project, created, 0, 0, 1, size_bytes FROM versions"

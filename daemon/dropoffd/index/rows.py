@@ -7,6 +7,7 @@ import msgspec
 
 from dropoff.records import AliasRecord, Manifest, Record, RunRecord, StateRecord
 from dropoff.saves import Kind
+from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.catalogue import keys
 from dropoffd.index.schema import TABLES
 from dropoffd.stores.base import CorruptError
@@ -14,6 +15,13 @@ from dropoffd.stores.base import CorruptError
 Row = tuple[str, dict[str, Any]]
 
 _json = msgspec.json.Encoder().encode
+_plain = msgspec.json.Decoder(dict[str, Any]).decode
+_wire = msgspec.msgpack.Encoder().encode
+# What a save says fits into a frame, with room for what an answer tells besides.
+_MOST_BYTES = FRAME_MAX_BYTES - (96 << 10)
+_LEVELS_MOST = 100
+_NUMBER_MOST = (1 << 63) - 1
+_TROUBLE_MOST = 500
 
 
 def of_run(key: str, run: RunRecord) -> Row:
@@ -66,10 +74,37 @@ def of_state(key: str, state: StateRecord) -> Row:
     return "states", {"folder": keys.artifact_folder(key), "number": number, "state": state.state.value}
 
 
+def check(key: str, row: Row) -> None:
+    """Raise CorruptError for a row that no answer could carry: for its sake nothing else could be found either."""
+    _, values = row
+    metadata = _plain(values.get("metadata", "{}"))
+    try:
+        size = len(_wire({**values, "metadata": metadata}))
+    except (OverflowError, RecursionError):
+        size = _MOST_BYTES + 1
+    numbers = [value for value in values.values() if isinstance(value, int)]
+    if size > _MOST_BYTES or _is_deep(metadata) or not all(0 <= number <= _NUMBER_MOST for number in numbers):
+        raise CorruptError(
+            f"unable to use {key}: it says more than any call of ours could store", hint="somebody made it by hand"
+        )
+
+
+def _is_deep(metadata: dict[str, Any]) -> bool:
+    layer: list[Any] = [metadata]
+    for _ in range(_LEVELS_MOST):
+        layer = [
+            inner
+            for one in layer
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(layer)
+
+
 def put(connection: sqlite3.Connection, key: str, etag: str, row: Row | None, trouble: str) -> None:
     """Keep what an object says, or why it says nothing, in place of what was kept of it."""
     remove(connection, key)
-    connection.execute("INSERT INTO objects VALUES (?, ?, ?)", (key, etag, trouble))
+    connection.execute("INSERT INTO objects VALUES (?, ?, ?)", (key, etag, trouble[:_TROUBLE_MOST]))
     if row is not None:
         table, values = row
         marks = ", ".join("?" * (len(values) + 1))

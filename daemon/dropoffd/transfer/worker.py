@@ -3,7 +3,7 @@
 Every fact is a row before the next step builds on it, so a crash anywhere goes on at the last row.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import msgspec
 
 from dropoff.content import Content
 from dropoff.messages import Receipt
+from dropoffd.clock import Clock
 from dropoffd.custody import Digest, Held, Job, Source
 from dropoffd.errors import VanishedError
 from dropoffd.stores.base import (
@@ -51,11 +52,16 @@ class Catalogue(Protocol):
         """Return the key of a digested content."""
 
     async def publish(
-        self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str]
+        self,
+        store: Store,
+        job: Job,
+        places: Mapping[int, tuple[str, int | None]],
+        proven_at: Mapping[str, float],
     ) -> Receipt:
         """Make the job visible; `places` are key and offset by ordinal.
 
-        Raises VanishedError for what was `found` in the store and is gone.
+        `proven_at` tells of each object since when it is sure that the store has it, 0 if it was found there. Raises
+        VanishedError for what is gone.
         """
 
 
@@ -79,22 +85,27 @@ class _Body:
 class Worker:
     """Delivers jobs one after another or at once; holds nothing of them."""
 
-    def __init__(self, facts: Facts, catalogue: Catalogue, open_source: Open, digester: Digester) -> None:
+    def __init__(
+        self, facts: Facts, catalogue: Catalogue, open_source: Open, digester: Digester, clock: Clock
+    ) -> None:
         self._facts = facts
         self._catalogue = catalogue
         self._open = open_source
         self._digester = digester
+        self._clock = clock
 
     async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
         """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
         await store.prepare()
         places: dict[int, tuple[str, int | None]] = {}
         digested: dict[int, Held] = {}
-        found: dict[str, int] = {}
+        ordinals: dict[str, int] = {}
+        proven_at: dict[str, float] = {}
         for item in plan.objects(job):
+            began = self._clock.now()
             held, members, sent = await self._object(job, item, store, progress)
-            if not sent:
-                found[held.key] = held.content.ordinal
+            ordinals[held.key] = held.content.ordinal
+            proven_at[held.key] = began if sent else 0.0
             for member in members:
                 places[member.content.ordinal] = (held.key, member.content.offset)
             if not members:
@@ -103,10 +114,10 @@ class Worker:
         contents = tuple(digested.get(held.content.ordinal, held) for held in job.contents)
         job = msgspec.structs.replace(job, contents=contents)
         try:
-            return await self._catalogue.publish(store, job, places, found.keys())
+            return await self._catalogue.publish(store, job, places, proven_at)
         except VanishedError as error:
             for key in error.keys:
-                await self._facts.stored(job.seq, found[key], "")
+                await self._facts.stored(job.seq, ordinals[key], "")
             raise UnavailableError(f"{error.message}: they are sent again") from error
 
     async def _object(
@@ -132,8 +143,9 @@ class Worker:
                 key = self._catalogue.key(job, held)
                 upload = upload or PartsUpload(self._facts, store, job.seq, held, key)
                 fact = await self._in_parts(job, held, store, upload, step, mode, progress)
-            # What was there and damaged may have been garbage, of which somebody has just made sure that it goes.
-            sent = fact is Fact.CONFIRMED and isinstance(mode, Create)
+            # What was there and damaged may have been garbage, of which somebody has just made sure that it goes. And
+            # an object that is made of parts is, on S3, as old as the first request for it.
+            sent = step is Step.PUT and fact is Fact.CONFIRMED and isinstance(mode, Create)
             stage = after(stage, fact)
         if not held.key:
             held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))

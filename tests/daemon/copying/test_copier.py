@@ -346,7 +346,7 @@ async def test_what_lies_in_another_place_is_refused(copying: Copying) -> None:
     source.put("cv/runs/maker/outputs/cv%2Fdogs%3Av0.json", source.objects[link])
     source.put("cv/artifacts/cats/aliases/.hidden.json", b"{}")
     source.put("cv/artifacts/cats/versions/x.json", b"{}")
-    source.put("cv/artifacts/cats/parts/group/writer.json", b"{}")
+    source.put("cv/artifacts/cats/parts/group/writer/01a100000000000000000000000000ff.json", b"{}")
     source.put("cv/artifacts/cats/groups/group/done.json", b"{}")
     source.put("cv/runs/maker/files/x.json", b"{}")
     source.record(4, [one], "headless")

@@ -3,18 +3,24 @@
 import hashlib
 import os
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dropoff.answers import Collected
 from dropoff.errors import RefusedError
+from dropoff.questions import Find, Subject
 from dropoff.records import Claim, Entry, Manifest, Record, Sweep, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.claims import claimed
+from dropoffd.catalogue.newest import newest_version
 from dropoffd.clock import SystemClock
 from dropoffd.collecting import Collector
 from dropoffd.errors import VanishedError
+from dropoffd.index.index import Indexes
+from dropoffd.removing import Removal
 from dropoffd.stores.base import Body, Bytes, Mode, Overwrite, Progress, Stat, UnavailableError, ignore_progress
 from dropoffd.stores.directory.store import DirectoryStore
 
@@ -32,7 +38,7 @@ class Shelf:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store = DirectoryStore(str(root))
+        self.store: DirectoryStore = DirectoryStore(str(root))
 
     async def put(self, key: str, data: bytes = b"content", hours: float = 0) -> str:
         """Store an object so many hours ago."""
@@ -56,6 +62,11 @@ class Shelf:
             created="", entries=entries(named),
         )  # fmt: skip
         await self.put(f"{keys.records_prefix('cv', 'run')}{record.job}.json", encode(record))
+
+    async def claim(self, number: int, *named: str, hours: float = 0) -> str:
+        """Claim objects for a job."""
+        claim = Claim(job=job_id(number), keys=named, created=f"{time.time()}")
+        return await self.put(keys.claim_key("cv", job_id(number)), encode(claim), hours=hours)
 
     async def collect(self, *, apply: bool = True, grace: float = GRACE) -> Collected:
         """Collect garbage."""
@@ -127,9 +138,7 @@ async def test_what_cannot_be_read_could_name_anything(shelf: Shelf) -> None:
 async def test_a_claim_protects_until_it_is_old(shelf: Shelf) -> None:
     """What a delivery has claimed is no garbage; a claim that was left behind is, once it is old."""
     content = await shelf.content("a")
-    claim = await shelf.put(
-        keys.claim_key("cv", job_id(1)), encode(Claim(job=job_id(1), keys=(content,), created=""))
-    )
+    claim = await shelf.claim(1, content)
     assert (await shelf.collect()).removed == 0
     shelf.age(claim, 25)
     assert (await shelf.collect()).removed == 1
@@ -144,9 +153,15 @@ async def test_who_counts_on_what_is_being_removed_waits(shelf: Shelf) -> None:
         async with claimed(shelf.store, "cv", job_id(1), {content}, time.time()):
             pytest.fail("it was named all the same")
     shelf.age(sweep, 2)
+    claim = shelf.root / keys.claim_key("cv", job_id(1))
     async with claimed(shelf.store, "cv", job_id(1), {content}, time.time()):
-        assert (shelf.root / keys.claim_key("cv", job_id(1))).exists()
-    assert not (shelf.root / keys.claim_key("cv", job_id(1))).exists()
+        assert claim.exists()
+    # A collection that takes its time may have read what names objects before.
+    assert claim.exists()
+    (shelf.root / sweep).unlink()
+    async with claimed(shelf.store, "cv", job_id(1), {content}, time.time()):
+        assert claim.exists()
+    assert not claim.exists()
 
 
 async def test_what_is_gone_is_told(shelf: Shelf) -> None:
@@ -159,35 +174,192 @@ async def test_what_is_gone_is_told(shelf: Shelf) -> None:
 
 
 class Meddling(DirectoryStore):
-    """A store in which something happens right after a sweep was announced."""
+    """A store in which things happen right before, or after, something is asked of it."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
-        self.meanwhile = self._nothing
+        self.before: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.after: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def _nothing(self) -> None:
-        pass
+    async def _happen(self, all_of_it: dict[str, Callable[[], Awaitable[None]]], key: str) -> None:
+        if key in all_of_it:
+            await all_of_it.pop(key)()
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Return some of an object, once what is to happen before has happened."""
+        await self._happen(self.before, key)
+        return await super().get(key, start, end)
 
     async def put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
-        """Put; after an announcement that names something, let it happen."""
+        """Put; a sweep that names something is known as `sweep`."""
+        sweeps = key.startswith("cv/sweeps/") and b"cv/files" in body.read(body.size_bytes, 0)
+        await self._happen(self.before, "sweep" if sweeps else key)
         stat = await super().put(key, body, mode, progress)
-        if key.startswith("cv/sweeps/") and b"cv/files" in body.read(body.size_bytes, 0):
-            await self.meanwhile()
+        await self._happen(self.after, "sweep" if sweeps else key)
         return stat
 
 
-async def test_a_claim_and_a_new_object_after_the_announcement_are_seen(tmp_path: Path) -> None:
+class Meddled(Shelf):
+    """A store that is filled by hand while it is looked at."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.store: Meddling = Meddling(str(root))
+
+
+@pytest.fixture
+def meddled(tmp_path: Path) -> Meddled:
+    """Return an empty store."""
+    return Meddled(tmp_path)
+
+
+async def test_a_claim_and_a_new_object_after_the_announcement_are_seen(meddled: Meddled) -> None:
     """What is claimed, or stored anew, after the marking and before the removal stays."""
-    shelf = Shelf(tmp_path)
-    store = shelf.store = Meddling(str(tmp_path))
-    first, second, third = [await shelf.content(name) for name in ("a", "b", "c")]
+    first, second, third = [await meddled.content(name) for name in ("a", "b", "c")]
 
     async def meddle() -> None:
-        await shelf.put(keys.claim_key("cv", job_id(1)), encode(Claim(job=job_id(1), keys=(first,), created="")))
-        await shelf.put(second, b"content")
+        await meddled.claim(1, first)
+        await meddled.put(second, b"content")
 
-    store.meanwhile = meddle
-    done = await shelf.collect()
+    meddled.store.after["sweep"] = meddle
+    done = await meddled.collect()
     assert (done.garbage, done.removed) == (3, 1)
-    assert shelf.contents == {first, second}
-    assert third not in shelf.contents
+    assert meddled.contents == {first, second}
+    assert third not in meddled.contents
+
+
+async def test_what_is_named_between_the_marking_and_the_announcement_stays(meddled: Meddled) -> None:
+    """A delivery that began and ended after a collection had read what names objects loses nothing by it."""
+    content = await meddled.content("a")
+
+    async def deliver() -> None:
+        async with claimed(meddled.store, "cv", job_id(1), {content}, time.time()):
+            await meddled.record(1, content)
+
+    meddled.store.before["sweep"] = deliver
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, {content})
+
+
+async def test_a_claim_that_is_made_again_counts_anew(meddled: Meddled) -> None:
+    """A second try of a job claims more under the same key: what it claims then stays, and so does the claim."""
+    first, second = [await meddled.content(name) for name in ("a", "b")]
+    await meddled.claim(1, first)
+    await meddled.claim(2, hours=25)
+
+    async def again() -> None:
+        await meddled.claim(1, first, second)
+        await meddled.claim(2, "something")
+
+    meddled.store.before["sweep"] = again
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, {first, second})
+    assert len(list(meddled.root.glob("cv/claims/*"))) == 2
+
+
+@pytest.mark.parametrize("moved", ["removed", "finished"])
+async def test_what_names_content_may_move_meanwhile(meddled: Meddled, moved: str) -> None:
+    """A version that is removed, or made of contributions, right before it would have been read names its content."""
+    content = await meddled.content("a")
+    version, removed = keys.version_key("cv", "cats", 0), keys.removed_key("cv", "cats", 0)
+    contribution = keys.contribution_key("cv", "cats", "group", "writer", job_id(1))
+    before, after = (version, removed) if moved == "removed" else (contribution, version)
+    await meddled.put(before, manifest(0, content))
+
+    async def move() -> None:
+        await meddled.put(after, manifest(0, content))
+        await meddled.store.delete(before)
+
+    meddled.store.before[before] = move
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, {content})
+
+
+async def test_two_collections_leave_each_others_objects_alone(meddled: Meddled) -> None:
+    """What another collection has announced is its own to remove; what it announced long ago is not."""
+    content = await meddled.content("a")
+    other = await meddled.put(keys.sweep_key("cv", job_id(7)), encode(Sweep(keys=(content,), created="")))
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, {content})
+    meddled.age(other, 2)
+    assert ((await meddled.collect()).removed, meddled.contents) == (1, set())
+    meddled.age(other, 25)
+    await meddled.collect()
+    assert not (meddled.root / other).exists()
+
+
+class Sleeping(SystemClock):
+    """The clock of a machine that slept: the seconds that it was up tell nothing of that."""
+
+    slept_seconds = 0.0
+
+    def now(self) -> float:
+        """Return the time of day."""
+        return super().now() + self.slept_seconds
+
+
+async def test_who_slept_in_the_midst_of_a_sweep_removes_nothing(meddled: Meddled) -> None:
+    """A machine that slept until nobody respects its sweep any more gives up; the sweep stays announced."""
+    content, clock = await meddled.content("a"), Sleeping()
+
+    async def sleep() -> None:
+        clock.slept_seconds = 2 * HOUR
+
+    meddled.store.after["sweep"] = sleep
+    with pytest.raises(UnavailableError, match="too slow"):
+        await Collector(meddled.store, "cv", GRACE, clock).run(apply=True)
+    assert meddled.contents == {content}
+    assert len(list(meddled.root.glob("cv/sweeps/*"))) == 1
+
+
+class Timeless(DirectoryStore):
+    """A store that does not tell when objects were stored: in listings, or at all."""
+
+    tells = False
+
+    async def list(self, prefix: str) -> AsyncIterator[Stat]:
+        """Yield the objects below a prefix."""
+        async for stat in super().list(prefix):
+            yield msgspec.structs.replace(stat, modified_at=0.0)
+
+    async def stat(self, key: str) -> Stat:
+        """Return what is under a key."""
+        stat = await super().stat(key)
+        return stat if self.tells else msgspec.structs.replace(stat, modified_at=0.0)
+
+
+async def test_what_is_of_no_known_age_is_no_garbage(shelf: Shelf) -> None:
+    """Of a store that does not tell when objects were stored nothing is removed, and its sweeps count."""
+    content = await shelf.content("a")
+    shelf.store = store = Timeless(str(shelf.root))
+    with pytest.raises(RefusedError, match="does not tell"):
+        await shelf.collect()
+    store.tells = True
+    assert ((await shelf.collect()).removed, shelf.contents) == (0, {content})
+    await shelf.put(keys.sweep_key("cv", job_id(7)), encode(Sweep(keys=(content,), created="")))
+    with pytest.raises(UnavailableError, match="garbage"):
+        async with claimed(store, "cv", job_id(1), {content}, time.time()):
+            pytest.fail("it was named all the same")
+
+
+async def test_a_claim_may_be_as_large_as_a_manifest(shelf: Shelf) -> None:
+    """A delivery of many files that the store has holds up no collection."""
+    content = await shelf.content("a")
+    await shelf.claim(1, content, *(f"cv/files/{number:0200}" for number in range(25_000)))
+    assert ((await shelf.collect()).removed, shelf.contents) == (0, {content})
+
+
+async def test_what_is_removed_stays_for_the_grace(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a run saved, and a version whose removal was interrupted long ago, is garbage a grace after that."""
+    saved, held = [await shelf.content(name) for name in ("a", "b")]
+    await shelf.record(1, saved)
+    await shelf.put(keys.version_key("cv", "cats", 3), manifest(3, held))
+    removed = await shelf.put(keys.removed_key("cv", "cats", 3), manifest(3, held), hours=25)
+    indexes = Indexes(str(tmp_path_factory.mktemp("cache")))
+    (version,) = (await indexes.find(shelf.store, Find(store=shelf.store.url, subject=Subject.VERSION))).versions
+    removal = Removal(shelf.store, "cv", SystemClock())
+    await removal.add_run("run")
+    await removal.add_version(version, "test")
+    await removal.run(apply=True)
+    assert ((await shelf.collect()).removed, shelf.contents) == (0, {saved, held})
+    # Its number is not given out again, although nobody had come so far as to let `latest` stand for it.
+    assert (await newest_version(shelf.store, "cv", "cats")).number == 3
+    for path in (removed, *(str(one.relative_to(shelf.root)) for one in shelf.root.glob("cv/claims/*"))):
+        shelf.age(path, 25)
+    assert ((await shelf.collect()).removed, shelf.contents) == (2, set())

@@ -1,6 +1,7 @@
 """The index of a store: it answers from what the store has, follows it, and can be lost at any time."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from daemon.making import job_id
 from dropoff.answers import Found
 from dropoff.conditions import conditions
+from dropoff.messages import encode as encode_message
 from dropoff.questions import Find, Subject
 from dropoff.records import AliasRecord, Entry, Manifest, Record, RunRecord, encode
 from dropoff.saves import Category, Kind
+from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.catalogue import keys
 from dropoffd.index.index import Indexes
 from dropoffd.stores.base import Bytes, Overwrite, ignore_progress
@@ -219,3 +222,71 @@ async def test_what_cannot_be_read_is_told_and_hides_nothing_else(shelf: Shelf) 
     assert [one.name for one in found.files] == ["sound"]
     told = [[trouble for trouble in found.unreadable if f"{job_id(n)}.json" in trouble] for n in (2, 3, 4)]
     assert [len(one) for one in told] == [1, 1, 1]
+
+
+DEEP: object = 1
+for _ in range(200):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"size": 1 << 63},
+        {"size": -1},
+        {"metadata": {"x": 10**400}},
+        {"metadata": DEEP},
+        {"metadata": {"x": "y" * (1 << 20)}},
+        {"metadata": {"x": [0.5] * 150_000}},
+        {"tags": ["tag"] * 300_000},
+        {"job": "j" * (4 << 20)},
+    ],
+    ids=["large", "negative", "number", "deep", "long", "many", "tags", "misplaced"],
+)
+async def test_what_no_answer_could_carry_hides_nothing_else(shelf: Shelf, said: dict[str, object]) -> None:
+    """A manifest that says more than fits into an answer, or a database, is told of, and all else is found."""
+    await shelf.version(0)
+    for artifact in ("a", "b"):
+        await shelf.version(0, artifact)
+        key = keys.version_key("cv", artifact, 0)
+        made = json.loads(await shelf.store.get(key))
+        if "job" in said:  # its key has the job's id
+            key = f"{keys.records_prefix('cv', 'run')}{artifact}.json"
+            made |= {"kind": "file", "name": "a", "category": "output"}
+        await shelf.put(key, json.dumps(made | said).encode())
+    found = await shelf.find(Subject.VERSION, name="cats")
+    assert [one.id.number for one in found.versions] == [0]
+    assert (len(found.unreadable), len(encode_message(found)) < FRAME_MAX_BYTES) == (2, True)
+    assert (await shelf.find(Subject.PROJECT)).projects[0].project == "cv"
+
+
+async def test_sizes_that_add_up_to_nonsense_are_no_trouble(shelf: Shelf) -> None:
+    """Projects are listed whatever sizes somebody claims in them, and a version with however many aliases."""
+    for number in range(3):
+        await shelf.version(number)
+        key = keys.version_key("cv", "cats", number)
+        await shelf.put(key, json.dumps(json.loads(await shelf.store.get(key)) | {"size": 1 << 62}).encode())
+    for number in range(300):
+        await shelf.alias(f"{number}", 0)
+    assert (await shelf.find(Subject.PROJECT)).projects[0].size_bytes == (1 << 63) - 1
+    assert len((await shelf.find(Subject.VERSION, newest=False)).versions[-1].aliases) == 200
+
+
+async def test_a_name_with_brackets_is_a_name_as_well(shelf: Shelf) -> None:
+    """What looks like a pattern is found under just that name, too."""
+    await shelf.file(1, "a[1].pt")
+    await shelf.file(2, "a1.pt")
+    assert await shelf.names(name="a[1].pt") == ["a1.pt", "a[1].pt"]
+
+
+async def test_a_time_that_is_none_breaks_no_page(shelf: Shelf) -> None:
+    """Whatever stands where a time should: each page goes on where the one before ended."""
+    for number, created in enumerate(("2026", "2026\0x", "2026\0y", "z")):
+        await shelf.file(number, f"{number}", created=created)
+    found, after = list[str](), ""
+    while True:
+        page = await shelf.find(limit=1, after=after)
+        found += [one.name for one in page.files]
+        if not (after := page.more):
+            break
+    assert found == ["3", "2", "1", "0"]
