@@ -1,6 +1,6 @@
 """Many hosts make one version together and are killed: it is made once, and has what every one of them brought.
 
-`DROPOFF_TEST_ROUNDS` sets how often, `DROPOFF_TEST_SEED` replays who is killed when.
+`DROPOFF_TEST_SEED` replays who is killed when.
 """
 
 import os
