@@ -67,7 +67,7 @@ async def test_a_store_that_is_away_lets_jobs_wait(rig: Rig) -> None:
     """An unavailable store makes a job wait, longer each time, until it is delivered by itself."""
     seq = await rig.accept()
     tries = 4
-    rig.store.script.extend(Fault("stat", UnavailableError("unable: away")) for _ in range(tries))
+    rig.store.script.extend(Fault("put", UnavailableError("unable: away")) for _ in range(tries))
     pauses = []
     for _ in range(tries):
         await rig.round()
@@ -104,7 +104,7 @@ async def test_what_needs_a_person_is_held_with_a_hint(rig: Rig) -> None:
 async def test_a_store_that_fails_for_all_is_left_alone(rig: Rig, kind: type[StoreError]) -> None:
     """Its jobs stay queued, none of their tries is used up, the reason is told, and all go on when it works again."""
     seqs = [await rig.accept(b"%d" % n) for n in range(5)]
-    rig.store.script.extend(Fault("stat", kind("unable: no", hint="give access")) for _ in range(4))
+    rig.store.script.extend(Fault("put", kind("unable: no", hint="give access")) for _ in range(4))
     for _ in range(3):
         await rig.round()
         (told,) = rig.dispatch.stores()
@@ -127,11 +127,11 @@ async def test_a_job_that_is_denied_where_others_are_not_is_held(rig: Rig) -> No
     rig.dispatch._places = 1
     denied = DeniedError("unable: no", hint="give access")
     first, second = await rig.accept(b"one"), await rig.accept(b"two")
-    rig.store.script.append(Fault("stat", denied))
+    rig.store.script.append(Fault("put", denied))
     await rig.round()
     rig.clock.advance(100)
     await rig.round()
-    rig.store.script.append(Fault("stat", denied))
+    rig.store.script.append(Fault("put", denied))
     await rig.round()
     reports = [await rig.report(first), await rig.report(second)]
     assert sorted(report.state for report in reports) == [JobState.DELIVERED, JobState.HELD]
@@ -205,14 +205,14 @@ async def test_damaged_content_in_the_store_is_put_right(rig: Rig) -> None:
     assert path.read_bytes() == b"content"
 
 
-async def test_the_same_content_is_sent_once(rig: Rig) -> None:
-    """A second job with the same bytes and name finds them, claims them, looks again, and sends its record alone."""
+async def test_the_same_content_is_stored_once(rig: Rig) -> None:
+    """A second job with the same few bytes is told that they are there, claims them, looks again, sends its record."""
     await rig.accept(b"content")
     await rig.round()
     rig.store.calls.clear()
     await rig.accept(b"content")
     await rig.round()
-    assert rig.store.calls == ["stat", "put", "stat", "put", "delete"]
+    assert rig.store.calls == ["put", "stat", "put", "stat", "put", "delete"]
 
 
 async def test_no_more_run_than_there_are_places(rig: Rig) -> None:

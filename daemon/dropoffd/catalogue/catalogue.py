@@ -16,6 +16,8 @@ from dropoffd.clock import Clock
 from dropoffd.custody import Held, Job
 from dropoffd.stores.base import Store
 
+_RUNS_REMEMBERED = 1000
+
 
 class Facts(VersionFacts, Protocol):
     """Where facts become rows."""
@@ -36,6 +38,7 @@ class Catalogue:
     def __init__(self, clock: Clock, facts: Facts, references: Looks) -> None:
         self._clock = clock
         self._facts = facts
+        self._runs: set[int] = set()
         self.versions = Versions(clock, facts, references)
 
     def key(self, job: Job, held: Held) -> str:
@@ -51,9 +54,8 @@ class Catalogue:
 
         Those objects that were `found` in the store are made sure of; raises VanishedError for what is gone.
         """
-        if not await self._facts.run_published(job.run):
-            await publish_run(store, job.save.run)
-            await self._facts.publish_run(job.run)
+        if job.run not in self._runs:
+            await self._publish_run(store, job)
         if job.save.version is not None:
             return await self.versions.publish(store, job)
         if job.save.part is not None:
@@ -61,6 +63,14 @@ class Catalogue:
         now = self._clock.now()
         async with claimed(store, job.save.run.project, job.id, found, now):
             return await publish(store, job, places, now)
+
+    async def _publish_run(self, store: Store, job: Job) -> None:
+        if not await self._facts.run_published(job.run):
+            await publish_run(store, job.save.run)
+            await self._facts.publish_run(job.run)
+        if len(self._runs) >= _RUNS_REMEMBERED:
+            self._runs.clear()
+        self._runs.add(job.run)
 
     async def record(
         self, store: Store, job: Job, places: Mapping[int, tuple[str, int | None]], found: Collection[str] = ()
