@@ -206,7 +206,7 @@ async def test_damaged_content_in_the_store_is_put_right(rig: Rig) -> None:
 
 
 async def test_the_same_content_is_stored_once(rig: Rig) -> None:
-    """A second job with the same few bytes is told that they are there, claims them, looks again, sends its record."""
+    """A second job with the same few bytes hears that they are there, claims them, looks again, sends a record."""
     await rig.accept(b"content")
     await rig.round()
     rig.store.calls.clear()

@@ -121,7 +121,7 @@ class Worker:
         unasked = brief and store.limits.creates_atomically
         while (step := NEXT_STEP[stage]) is not Step.NOTHING:
             if step is Step.DIGEST:
-                held, members = (_digested_at_once(held), ()) if brief else await self._digest(job, item)
+                held, members = (_digested_at_once(held), ()) if brief else await self._digest(job, item, store)
                 fact = Fact.HASHED
             elif step is Step.LOOK and unasked:
                 fact = Fact.UNASKED
@@ -178,13 +178,13 @@ class Worker:
             return Fact.FOUND
         return Fact.CONFIRMED
 
-    async def _digest(self, job: Job, item: Object) -> tuple[Held, tuple[Held, ...]]:
+    async def _digest(self, job: Job, item: Object, store: Store) -> tuple[Held, tuple[Held, ...]]:
         helds = (item.held, *item.members)
-        sums = await self._digester.digest([partial(self._open, job.id, job.seq, held.content) for held in helds])
-        digested = [
-            msgspec.structs.replace(held, sha256=digest.sha256, crc64nvme=digest.crc64nvme)
-            for held, digest in zip(helds, sums, strict=True)
-        ]
+        sums = await self._digester.digest(
+            [partial(self._open, job.id, job.seq, held.content) for held in helds],
+            partial(plan.step_bytes, limits=store.limits),
+        )
+        digested = [digest.of(held) for held, digest in zip(helds, sums, strict=True)]
         ordinals = [held.content.ordinal for held in helds]
         await self._facts.digested(job.seq, list(zip(ordinals, sums, strict=True)))
         return digested[0], tuple(digested[1:])
