@@ -41,7 +41,7 @@ _ORPHANS_AT_ONCE, _ORPHANS_SECONDS = 100, 60.0
 class _Running(msgspec.Struct):
     candidate: Candidate
     scope: anyio.CancelScope
-    done: anyio.Event
+    done: anyio.Event | None = None
     sent_bytes: int = 0
 
 
@@ -180,6 +180,7 @@ class Dispatch:
         running = self._running.get(seq)
         if running is not None:
             running.scope.cancel()
+            running.done = running.done or anyio.Event()
             await running.done.wait()
         return await self._end(seq, JobState.CANCELLED, reason="cancelled by the user")
 
@@ -241,7 +242,7 @@ class Dispatch:
         for candidate in choose(able, active, places, lane.turn):
             lane.turn += 1
             lane.waiting.remove(candidate)
-            running = _Running(candidate, anyio.CancelScope(), anyio.Event())
+            running = _Running(candidate, anyio.CancelScope())
             self._running[candidate.seq] = lane.running[candidate.seq] = running
             group.start_soon(self._deliver, lane, running)
 
@@ -259,7 +260,8 @@ class Dispatch:
             self.wake()
         finally:
             del self._running[seq], lane.running[seq]
-            running.done.set()
+            if running.done is not None:
+                running.done.set()
             self._wake.set()
 
     async def _wait_for_space(self, error: SpoolFullError) -> None:

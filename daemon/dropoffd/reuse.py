@@ -72,11 +72,11 @@ class Reuse:
 
     async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
         """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
-        await store.prepare()
         if job.save.version is not None:
             self._newest.clear()
         if job.save.part is None:
             return await self._worker.deliver(job, store, progress)
+        await store.prepare()
         sent_bytes = 0
 
         def count(size: int) -> None:
