@@ -17,7 +17,7 @@ from dropoffd.clock import Clock
 
 # What senders hand to the wire at once, and so the least that one of them can take. Over TLS larger pieces cost more
 # (1 MiB: a quarter more than this), smaller ones more calls.
-PIECE_BYTES = 128 << 10
+PIECE_BYTES = 256 << 10
 _SLACK_SECONDS = 0.05
 # Timers are no finer; the slack pays for it.
 _TICK_SECONDS = 0.001
