@@ -20,7 +20,9 @@ class Digester:
     def __init__(self, at_once: int) -> None:
         self._limiter = anyio.CapacityLimiter(at_once)
 
-    async def digest(self, sources: Sequence[Callable[[], Source]], part_bytes: Callable[[int], int]) -> list[Digest]:
+    async def digest(
+        self, sources: Sequence[Callable[[], Source]], part_bytes: Callable[[int], int] = lambda size: size
+    ) -> list[Digest]:
         """Return the digests of each source, opening one after the other.
 
         `part_bytes` tells for a content of some size in what parts it would be sent. Raises SourceChangedError if
