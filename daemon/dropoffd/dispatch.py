@@ -248,27 +248,32 @@ class Dispatch:
 
     async def _deliver(self, lane: _Lane, running: _Running) -> None:
         seq = running.candidate.seq
+        alone = False
         try:
             with running.scope:
                 job = await self._spool.load(seq)
                 # It may have been held since it was looked up.
                 if job is not None and job.state is JobState.QUEUED:
-                    await self._attempt(lane, job, running)
+                    alone = await self._attempt(lane, job, running)
         except SpoolFullError as error:
             # What happened could not be written down, so it will happen again, and do no harm.
             await self._wait_for_space(error)
-            self.wake()
         finally:
             del self._running[seq], lane.running[seq]
             if running.done is not None:
                 running.done.set()
-            self._wake.set()
+            if alone:
+                self._wake.set()
+            else:
+                self.wake()
 
     async def _wait_for_space(self, error: SpoolFullError) -> None:
         _log.error("deliveries wait for space cause=%s", error.message)
         await self._clock.sleep(_SPACE_SECONDS)
 
-    async def _attempt(self, lane: _Lane, job: Job, running: _Running) -> None:
+    async def _attempt(self, lane: _Lane, job: Job, running: _Running) -> bool:
+        """Deliver; return whether that succeeded and no other job waited for it."""
+
         def progress(size: int) -> None:
             running.sent_bytes += size
             self.rate.add(size)
@@ -280,7 +285,6 @@ class Dispatch:
             raise
         except (SourceChangedError, StoreError) as error:
             await self._failed(lane, job, error)
-            self.wake()
         except Exception as error:  # noqa: BLE001  # a bug must hold one job, with its trace, and not stop all
             _log.exception("delivery failed in a way nobody foresaw job=%s", job.id)
             await self._hold(
@@ -294,9 +298,9 @@ class Dispatch:
             if lane.health.worked(job.seq):
                 _log.info("store works again store=%s", lane.url)
             await self._end(job.seq, JobState.DELIVERED, receipt)
-            if job.save.part is not None or job.save.version is not None:
-                self.wake()  # what waited for it may go now
             _log.info("delivered job=%s bytes=%d record=%s", job.id, job.size_bytes, receipt.record)
+            return job.save.part is None and job.save.version is None
+        return False
 
     def _advanced(self, seq: int) -> None:
         """Open a store again when it confirms some of a job: all of a large one may take hours."""
