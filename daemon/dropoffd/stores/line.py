@@ -120,8 +120,7 @@ class Line(asyncio.Protocol):
         """Take the end for that of an answer which told no other, or for a failure."""
         self._maker.connection_lost(exc)
         self.usable = False
-        reply = self._answer.end()
-        if reply is not None and self._reply is not None and not self._reply.done():
+        if self._reply is not None and not self._reply.done() and (reply := self._answer.end()) is not None:
             self._reply.set_result(reply)
         self._fail(exc or ConnectionResetError("it ended the connection"))
 
