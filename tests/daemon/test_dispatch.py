@@ -215,6 +215,17 @@ async def test_the_same_content_is_stored_once(rig: Rig) -> None:
     assert rig.store.calls == ["put", "stat", "put", "stat", "put", "delete"]
 
 
+async def test_a_small_file_takes_two_requests(rig: Rig) -> None:
+    """New content is not asked about first: after the run's own record it is the content and the record."""
+    await rig.accept(b"one")
+    await rig.round()
+    assert rig.store.calls == ["put"] * 3
+    rig.store.calls.clear()
+    await rig.accept(b"two")
+    await rig.round()
+    assert rig.store.calls == ["put"] * 2
+
+
 async def test_no_more_run_than_there_are_places(rig: Rig) -> None:
     """Two places, five jobs: two start, and the others stay queued."""
     seqs = [await rig.accept(b"%d" % n) for n in range(5)]
