@@ -145,9 +145,11 @@ class Http:
             self._wires.add(wire)
             try:
                 return await self._send(method, url, headers, body, progress, wire, into)
-            except ssl.SSLCertVerificationError as error:
+            except aiohttp.ClientConnectorCertificateError as error:
+                found = error.certificate_error
+                cause = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
                 raise UnreachableError(
-                    f"unable to trust {_shown(url)}: {error.verify_message}",
+                    f"unable to trust {_shown(url)}: {cause}",
                     hint="set AWS_CA_BUNDLE to the file of the authority that signed its certificate",
                 ) from error
             except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:

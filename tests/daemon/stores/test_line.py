@@ -1,11 +1,15 @@
 """Uploads speak HTTP themselves: answers of every form, answers that come early, connections that end."""
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from dropoffd.stores.base import Bytes, UnavailableError
+from dropoffd.stores.base import Bytes, UnavailableError, UnreachableError
 from dropoffd.stores.http import Http
 from dropoffd.stores.line import Incoming, head
 
@@ -75,15 +79,28 @@ class Server:
         writer.close()
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Return both kinds of event loops: the daemon's, and the one that others are like."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@asynccontextmanager
+async def serving(scheme: str = "http", trust: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """Run a server on a port of its own."""
+    running = Server()
+    listening = await asyncio.start_server(running.serve, "127.0.0.1", 0, ssl=trust)
+    running.url = f"{scheme}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/bucket/key"
+    async with listening:
+        yield running
+        running.over.set()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    """Return a server on a port of its own."""
-    serving = Server()
-    listening = await asyncio.start_server(serving.serve, "127.0.0.1", 0)
-    serving.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/bucket/key"
-    async with listening:
-        yield serving
-        serving.over.set()
+    """Return a server."""
+    async with serving() as running:
+        yield running
 
 
 @pytest.fixture
@@ -92,6 +109,19 @@ async def http() -> AsyncIterator[Http]:
     opened = Http()
     yield opened
     await opened.aclose()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Return a file with a certificate for this machine that nobody signed, and its key."""
+    path = tmp_path / "certificate.pem"
+    options = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    named = ["-subj", "/CN=store", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", *options, *named, "-out", path, "-keyout", path.with_suffix(".key")], check=True
+    )
+    path.write_bytes(path.read_bytes() + path.with_suffix(".key").read_bytes())
+    return path
 
 
 @pytest.mark.parametrize(("raw", "status", "data"), ANSWERS.values(), ids=ANSWERS)
@@ -164,6 +194,22 @@ async def test_an_early_answer_ends_the_sending(server: Server, http: Http) -> N
     assert sum(sent) < LARGE_BYTES
     assert (await http.request("PUT", server.url, {}, b"")).status == 200
     assert server.connections == 2
+
+
+async def test_over_tls_it_is_the_same(certificate: Path) -> None:
+    """Bodies of any size arrive over a connection whose other end is known, and go nowhere if it is not."""
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(certificate)
+    async with serving("https", ours) as server:
+        trusting, wary = Http(str(certificate)), Http()
+        server.script = [OK] * 3
+        for body in (b"content", Bytes(b"x" * LARGE_BYTES, ""), b"more"):
+            assert (await trusting.request("PUT", server.url, {}, body)).status == 200
+        assert server.connections == 1
+        with pytest.raises(UnreachableError, match="unable to trust"):
+            await wary.request("PUT", server.url, {}, b"content")
+        await trusting.aclose()
+        await wary.aclose()
 
 
 class Failing(Bytes):
