@@ -254,11 +254,17 @@ class Client:
                 time.sleep(count / self._pace)
 
 
-if __name__ == "__main__":
-    shared = Bucket()
-    rate = float(sys.argv[3]) if sys.argv[3:] else 0.0
-    with socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=_ENOUGH_CONNECTIONS) as listener:
+def serve(host: str, port: int, pace: float) -> None:
+    """Serve whoever comes."""
+    bucket = Bucket()
+    with socket.create_server((host, port), backlog=_ENOUGH_CONNECTIONS) as listener:
+        if pace:  # what waits in buffers would be sent at once
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PACED_BYTES)
         while True:
             accepted, _ = listener.accept()
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=Client(accepted, shared, rate).serve, daemon=True).start()
+            threading.Thread(target=Client(accepted, bucket, pace).serve, daemon=True).start()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0.0)
