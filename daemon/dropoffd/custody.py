@@ -29,20 +29,36 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.save.job
 
 
+class PartSums(msgspec.Struct, frozen=True):
+    """The CRC-64/NVMEs of a content's parts of so many bytes, in order."""
+
+    part_bytes: int
+    crc64nvmes: tuple[str, ...]
+
+
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """One content in custody and what is known of its delivery so far."""
+    """One content in custody and what is known of its delivery so far.
+
+    Its row has all of that but `parts`, which are taken again where somebody needs them after a restart.
+    """
 
     content: Content
     sha256: str = ""
     crc64nvme: str = ""
     key: str = ""
+    parts: PartSums | None = None
 
 
 class Digest(msgspec.Struct, frozen=True):
-    """What one pass over a content yields: the sha256 in hex, and the CRC-64/NVME as S3 writes it."""
+    """What one pass over a content yields: the sha256 in hex, the CRC-64/NVME as S3 writes it, and those of parts."""
 
     sha256: str
     crc64nvme: str
+    parts: PartSums | None = None
+
+    def of(self, held: Held) -> Held:
+        """Return a content with these digests."""
+        return msgspec.structs.replace(held, sha256=self.sha256, crc64nvme=self.crc64nvme, parts=self.parts)
 
 
 class UploadBegun(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Run deliveries: ask the schedule who is next, let the worker deliver, and write down how it ended."""
 
 import logging
+import math
 import random
 from typing import Protocol
 
@@ -32,13 +33,15 @@ _PUT_OFF_MOST_SECONDS = 1.0
 # A store that confirms something else than it was sent is tried a few times, in case a wire was to blame.
 _CORRUPT_TRIES = 3
 _SPACE_SECONDS = 1.0
+# While jobs are known that wait for a place, saves that come in meanwhile are looked at together.
+_LOOK_SECONDS = 0.05
 _ORPHANS_AT_ONCE, _ORPHANS_SECONDS = 100, 60.0
 
 
 class _Running(msgspec.Struct):
     candidate: Candidate
     scope: anyio.CancelScope
-    done: anyio.Event
+    done: anyio.Event | None = None
     sent_bytes: int = 0
 
 
@@ -49,6 +52,9 @@ class _Lane:
         self.url = url
         self.health = Health()
         self.running: dict[int, _Running] = {}
+        self.waiting: list[Candidate] = []
+        self.more = False
+        """Whether the spool may have more jobs for it than `waiting` has."""
         self.turn = 0
 
 
@@ -89,6 +95,9 @@ class Dispatch:
         self._wake = anyio.Event()
         self._given_up = anyio.Event()
         self._arrived_at = self._burst_began = -_PUT_OFF_MOST_SECONDS
+        # What waits in the spool is asked when something changed there, and not each time that a place falls free.
+        self._look_at = -math.inf
+        self._due_at = -math.inf
         self.paused = False
         self.rate = Rate(clock)
         spool.busy = lambda: bool(self._running)
@@ -104,19 +113,18 @@ class Dispatch:
                 await self._let_saves_go_first()
                 pauses = []
                 try:
-                    due = await self._spool.requeue_due(self._clock.now(), self._retry_most)
-                    if due is not None:
-                        pauses.append(due - self._clock.now())
+                    pauses.append(await self._requeue_due())
                     if not self.paused:
                         pauses += await self._start_next(group)
                 except SpoolFullError as error:
                     await self._wait_for_space(error)
                     continue
-                with anyio.move_on_after(max(0.0, min(pauses)) if pauses else None):
+                with anyio.move_on_after(max(0.0, min(pauses))):
                     await self._wake.wait()
 
     def wake(self) -> None:
         """Look again for work."""
+        self._look_at = -math.inf
         self._wake.set()
 
     def try_again(self) -> None:
@@ -131,7 +139,8 @@ class Dispatch:
         if now - self._arrived_at > _PUT_OFF_MOST_SECONDS:
             self._burst_began = now
         self._arrived_at = now
-        self.wake()
+        self._look_at = min(self._look_at, now + _LOOK_SECONDS)
+        self._wake.set()
 
     async def _let_saves_go_first(self) -> None:
         while True:
@@ -171,6 +180,7 @@ class Dispatch:
         running = self._running.get(seq)
         if running is not None:
             running.scope.cancel()
+            running.done = running.done or anyio.Event()
             await running.done.wait()
         return await self._end(seq, JobState.CANCELLED, reason="cancelled by the user")
 
@@ -185,11 +195,22 @@ class Dispatch:
         self.paused = paused
         self.wake()
 
+    async def _requeue_due(self) -> float:
+        """Put jobs whose time has come back in the queue; return in how many seconds that of the next comes."""
+        if self._look_at == -math.inf or self._clock.now() >= self._due_at:
+            due = await self._spool.requeue_due(self._clock.now(), self._retry_most)
+            self._due_at = math.inf if due is None else due
+            self._look_at = -math.inf
+        return self._due_at - self._clock.now()
+
     async def _start_next(self, group: anyio.abc.TaskGroup) -> list[float]:
-        """Start what is next for each store; return in how many seconds those left alone are to be tried."""
-        pauses = []
-        for number, url in (await self._spool.busy_stores()).items():
-            lane = self._lanes.setdefault(number, _Lane(url))
+        """Start what is next for each store; return in how many seconds to look for work at the latest."""
+        if self._clock.monotonic() >= self._look_at or (self._look_at < math.inf and self._has_room):
+            await self._look()
+        pauses = [self._look_at - self._clock.monotonic()]
+        for number, lane in self._lanes.items():
+            if not lane.waiting and not lane.more:
+                continue
             now = self._clock.monotonic()
             places = lane.health.places(self._places, now)
             if lane.health.pause is not None and not places:
@@ -198,37 +219,61 @@ class Dispatch:
                 await self._start_in(lane, number, places, group)
         return pauses
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether some store has a place for which nobody is known to wait."""
+        lanes = self._lanes.values()
+        return not lanes or any(not lane.waiting and len(lane.running) < self._places for lane in lanes)
+
+    async def _look(self) -> None:
+        """Learn for which stores there are jobs; which they are is asked when there is a place."""
+        self._look_at = math.inf
+        for number, url in (await self._spool.busy_stores()).items():
+            lane = self._lanes.setdefault(number, _Lane(url))
+            lane.waiting, lane.more = [], True
+
     async def _start_in(self, lane: _Lane, number: int, places: int, group: anyio.abc.TaskGroup) -> None:
-        waiting = await self._spool.window(number)
+        if not lane.waiting:
+            lane.waiting = [one for one in await self._spool.window(number) if one.seq not in lane.running]
+            lane.more = bool(lane.waiting)
         # A store that failed is tried with another job than the one it failed for, if there is one.
-        waiting = [one for one in waiting if not lane.health.suspects(one.seq)] or waiting
+        able = [one for one in lane.waiting if not lane.health.suspects(one.seq)] or lane.waiting
         active = [running.candidate for running in lane.running.values()]
-        for candidate in choose(waiting, active, places, lane.turn):
+        for candidate in choose(able, active, places, lane.turn):
             lane.turn += 1
-            running = _Running(candidate, anyio.CancelScope(), anyio.Event())
+            lane.waiting.remove(candidate)
+            running = _Running(candidate, anyio.CancelScope())
             self._running[candidate.seq] = lane.running[candidate.seq] = running
             group.start_soon(self._deliver, lane, running)
 
     async def _deliver(self, lane: _Lane, running: _Running) -> None:
         seq = running.candidate.seq
+        alone = False
         try:
             with running.scope:
                 job = await self._spool.load(seq)
-                if job is not None:
-                    await self._attempt(lane, job, running)
+                # It may have been held since it was looked up.
+                if job is not None and job.state is JobState.QUEUED:
+                    alone = await self._attempt(lane, job, running)
         except SpoolFullError as error:
             # What happened could not be written down, so it will happen again, and do no harm.
             await self._wait_for_space(error)
         finally:
             del self._running[seq], lane.running[seq]
-            running.done.set()
-            self.wake()
+            if running.done is not None:
+                running.done.set()
+            if alone:
+                self._wake.set()
+            else:
+                self.wake()
 
     async def _wait_for_space(self, error: SpoolFullError) -> None:
         _log.error("deliveries wait for space cause=%s", error.message)
         await self._clock.sleep(_SPACE_SECONDS)
 
-    async def _attempt(self, lane: _Lane, job: Job, running: _Running) -> None:
+    async def _attempt(self, lane: _Lane, job: Job, running: _Running) -> bool:
+        """Deliver; return whether that succeeded and no other job waited for it."""
+
         def progress(size: int) -> None:
             running.sent_bytes += size
             self.rate.add(size)
@@ -254,6 +299,8 @@ class Dispatch:
                 _log.info("store works again store=%s", lane.url)
             await self._end(job.seq, JobState.DELIVERED, receipt)
             _log.info("delivered job=%s bytes=%d record=%s", job.id, job.size_bytes, receipt.record)
+            return job.save.part is None and job.save.version is None
+        return False
 
     def _advanced(self, seq: int) -> None:
         """Open a store again when it confirms some of a job: all of a large one may take hours."""
@@ -300,6 +347,7 @@ class Dispatch:
             self._keeper.forget(seq)
         if state is not JobState.DELIVERED:
             self._given_up.set()
+            self.wake()  # the version that it was part of may go now
         return ended
 
     async def _postpone(self, job: Job, error: DropoffError) -> None:

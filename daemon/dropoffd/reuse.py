@@ -22,7 +22,7 @@ from dropoffd.clock import Clock
 from dropoffd.custody import Digest, Held, Job, Source
 from dropoffd.stores.base import NotFoundError, Progress, Store, StoreError
 from dropoffd.transfer.digest import Digester
-from dropoffd.transfer.plan import PACK_MEMBERS_MIN
+from dropoffd.transfer.plan import PACK_MEMBERS_MIN, step_bytes
 
 # Asked of the store at once: whether what the newest version names is still there.
 _STATS_AT_ONCE = 16
@@ -72,11 +72,11 @@ class Reuse:
 
     async def deliver(self, job: Job, store: Store, progress: Progress) -> Receipt:
         """Bring the whole job into `store`; raises StoreError or SourceChangedError."""
-        await store.prepare()
         if job.save.version is not None:
             self._newest.clear()
         if job.save.part is None:
             return await self._worker.deliver(job, store, progress)
+        await store.prepare()
         sent_bytes = 0
 
         def count(size: int) -> None:
@@ -87,7 +87,7 @@ class Reuse:
         earlier_bytes = _stored_bytes(job)
         known = await self._known(job, store)
         if known:
-            job = await self._digest(job)
+            job = await self._digest(job, store)
         places = _places(job, known) if known else {}
         places = await self._still_there(store, places)
         spared_bytes = sum(held.content.size_bytes for held in job.contents if held.content.ordinal in places)
@@ -118,17 +118,18 @@ class Reuse:
             found = self._newest[artifact] = (self._clock.monotonic(), known)
         return found[1]
 
-    async def _digest(self, job: Job) -> Job:
+    async def _digest(self, job: Job, store: Store) -> Job:
         missing = [held for held in job.contents if not held.sha256]
-        sums = await self._digester.digest([partial(self._open, job.id, job.seq, held.content) for held in missing])
+        sums = await self._digester.digest(
+            [partial(self._open, job.id, job.seq, held.content) for held in missing],
+            partial(step_bytes, limits=store.limits),
+        )
         by_ordinal = {held.content.ordinal: digest for held, digest in zip(missing, sums, strict=True)}
         await self._facts.digested(job.seq, list(by_ordinal.items()))
 
         def with_digest(held: Held) -> Held:
             digest = by_ordinal.get(held.content.ordinal)
-            if digest is None:
-                return held
-            return msgspec.structs.replace(held, sha256=digest.sha256, crc64nvme=digest.crc64nvme)
+            return held if digest is None else digest.of(held)
 
         return msgspec.structs.replace(job, contents=tuple(with_digest(held) for held in job.contents))
 

@@ -16,7 +16,22 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
-from bench import again, away, backlog, busy, caller, download, finding, idle, importing, many, status, training  # noqa: E402  # needs the path
+# Needs the path, as what follows it does.
+from bench import (  # noqa: E402
+    again,
+    away,
+    backlog,
+    busy,
+    caller,
+    download,
+    finding,
+    idle,
+    importing,
+    many,
+    send,
+    status,
+    training,
+)
 from bench.rig import Result, Rig, Usage  # noqa: E402  # same
 
 Bench = Callable[[Rig], Iterator[Result]]
@@ -27,6 +42,7 @@ BENCHES: dict[str, Bench] = {
     "away": away.run,
     "many": many.run,
     "again": again.run,
+    "send": send.run,
     "download": download.run,
     "finding": finding.run,
     "import": importing.run,

@@ -206,8 +206,12 @@ def pid_of(daemon: DaemonProcess) -> int:
 
 def resident_bytes(pid: int) -> int:
     """Return the memory that the process has in RAM (proc(5), VmRSS)."""
+    return _memory_bytes(pid, "VmRSS:")
+
+
+def _memory_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) << 10
     raise LookupError(f"process {pid} has no memory of its own")
 
@@ -216,6 +220,19 @@ def cpu_seconds(pid: int) -> float:
     """Return the processor time that the process used, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds_with_children(pid: int) -> float:
+    """Return the processor time that the process used, and whoever it started, ended or not."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds_with_children(int(child)) for child in children)
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that the process ever had in RAM (proc(5), VmHWM)."""
+    return _memory_bytes(pid, "VmHWM:")
 
 
 @contextmanager

@@ -377,5 +377,6 @@ class Deliveries:
     async def round(self) -> None:
         """Start what is next, and return when all of it ended."""
         await self.spool.requeue_due(self._clock.now(), RETRY_MOST_SECONDS)
+        self.dispatch.wake()
         async with anyio.create_task_group() as group:
             await self.dispatch._start_next(group)

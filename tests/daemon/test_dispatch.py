@@ -71,7 +71,7 @@ async def test_a_store_that_is_away_lets_jobs_wait(rig: Rig) -> None:
     """An unavailable store makes a job wait, longer each time, until it is delivered by itself."""
     seq = await rig.accept()
     tries = 4
-    rig.store.script.extend(Fault("stat", UnavailableError("unable: away")) for _ in range(tries))
+    rig.store.script.extend(Fault("put", UnavailableError("unable: away")) for _ in range(tries))
     pauses = []
     for _ in range(tries):
         await rig.round()
@@ -108,7 +108,7 @@ async def test_what_needs_a_person_is_held_with_a_hint(rig: Rig) -> None:
 async def test_a_store_that_fails_for_all_is_left_alone(rig: Rig, kind: type[StoreError]) -> None:
     """Its jobs stay queued, none of their tries is used up, the reason is told, and all go on when it works again."""
     seqs = [await rig.accept(b"%d" % n) for n in range(5)]
-    rig.store.script.extend(Fault("stat", kind("unable: no", hint="give access")) for _ in range(4))
+    rig.store.script.extend(Fault("put", kind("unable: no", hint="give access")) for _ in range(4))
     for _ in range(3):
         await rig.round()
         (told,) = rig.dispatch.stores()
@@ -131,11 +131,11 @@ async def test_a_job_that_is_denied_where_others_are_not_is_held(rig: Rig) -> No
     rig.dispatch._places = 1
     denied = DeniedError("unable: no", hint="give access")
     first, second = await rig.accept(b"one"), await rig.accept(b"two")
-    rig.store.script.append(Fault("stat", denied))
+    rig.store.script.append(Fault("put", denied))
     await rig.round()
     rig.clock.advance(100)
     await rig.round()
-    rig.store.script.append(Fault("stat", denied))
+    rig.store.script.append(Fault("put", denied))
     await rig.round()
     reports = [await rig.report(first), await rig.report(second)]
     assert sorted(report.state for report in reports) == [JobState.DELIVERED, JobState.HELD]
@@ -209,14 +209,25 @@ async def test_damaged_content_in_the_store_is_put_right(rig: Rig) -> None:
     assert path.read_bytes() == b"content"
 
 
-async def test_the_same_content_is_sent_once(rig: Rig) -> None:
-    """A second job with the same bytes and name finds them, claims them, looks again, and sends its record alone."""
+async def test_the_same_content_is_stored_once(rig: Rig) -> None:
+    """A second job with the same few bytes hears that they are there, claims them, looks again, sends a record."""
     await rig.accept(b"content")
     await rig.round()
     rig.store.calls.clear()
     await rig.accept(b"content")
     await rig.round()
-    assert rig.store.calls == ["stat", "put", "stat", "put", "delete"]
+    assert rig.store.calls == ["put", "stat", "put", "stat", "put", "delete"]
+
+
+async def test_a_small_file_takes_two_requests(rig: Rig) -> None:
+    """New content is not asked about first: after the run's own record it is the content and the record."""
+    await rig.accept(b"one")
+    await rig.round()
+    assert rig.store.calls == ["put"] * 3
+    rig.store.calls.clear()
+    await rig.accept(b"two")
+    await rig.round()
+    assert rig.store.calls == ["put"] * 2
 
 
 async def test_what_was_sent_long_ago_is_claimed(rig: Rig) -> None:

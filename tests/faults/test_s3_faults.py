@@ -178,7 +178,7 @@ def test_an_upload_whose_end_goes_wrong_is_finished(site: Site, fault: Fault) ->
 def test_a_look_that_goes_wrong_is_taken_again(site: Site, fault: Fault) -> None:
     """An answer to HEAD has no body to give a reason, and is understood all the same."""
     site.server.inject(Operation.HEAD, fault)
-    site.delivered(SMALL)
+    site.delivered(MIDDLE)
 
 
 @pytest.mark.parametrize("fault", [faults.LOST_ANSWER, faults.CONFLICT, Reset(Stage.BODY, 100), WrongChecksum()])

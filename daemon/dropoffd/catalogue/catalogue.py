@@ -18,6 +18,7 @@ from dropoffd.stores.base import Store
 
 # Of objects of which it is known by other means that they are there.
 _JUST_NOW: Mapping[str, float] = {}
+_RUNS_REMEMBERED = 1000
 
 
 class Facts(VersionFacts, Protocol):
@@ -39,6 +40,7 @@ class Catalogue:
     def __init__(self, clock: Clock, facts: Facts, references: Looks) -> None:
         self._clock = clock
         self._facts = facts
+        self._runs: set[int] = set()
         self.versions = Versions(clock, facts, references)
 
     def key(self, job: Job, held: Held) -> str:
@@ -59,9 +61,8 @@ class Catalogue:
         Those objects that were not `proven_at` a time that is near are made sure of; raises VanishedError for what is
         gone.
         """
-        if not await self._facts.run_published(job.run):
-            await publish_run(store, job.save.run)
-            await self._facts.publish_run(job.run)
+        if job.run not in self._runs:
+            await self._publish_run(store, job)
         if job.save.version is not None:
             return await self.versions.publish(store, job)
         if job.save.part is not None:
@@ -70,6 +71,14 @@ class Catalogue:
         unproven = [key for key, moment in proven_at.items() if not is_proven(moment, now)]
         async with claimed(store, job.save.run.project, job.id, unproven, now):
             return await publish(store, job, places, now)
+
+    async def _publish_run(self, store: Store, job: Job) -> None:
+        if not await self._facts.run_published(job.run):
+            await publish_run(store, job.save.run)
+            await self._facts.publish_run(job.run)
+        if len(self._runs) >= _RUNS_REMEMBERED:
+            self._runs.clear()
+        self._runs.add(job.run)
 
     async def record(
         self,

@@ -281,14 +281,14 @@ class Bytes:
 
 
 class Span:
-    """Some of another body's bytes, as a body: a part."""
+    """Some of another body's bytes, as a body: a part, with its CRC-64/NVME where that is known."""
 
-    def __init__(self, whole: Body, start: int, size: int) -> None:
+    def __init__(self, whole: Body, start: int, size: int, crc64nvme: str = "") -> None:
         self._whole = whole
         self._start = start
         self.size_bytes = size
         self.sha256 = ""
-        self.crc64nvme = ""
+        self.crc64nvme = crc64nvme
         self.admit = whole.admit
 
     def read(self, size: int, offset: int) -> bytes:

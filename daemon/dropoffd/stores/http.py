@@ -5,21 +5,15 @@ buffers; silence is noticed within seconds, at every stage; connections recover 
 return. What goes wrong on the way is UnavailableError, or UnreachableError where the next request would meet the
 same.
 
-An upload has no total time limit: it may take as long as bytes move. Why the watchdog looks at the socket: packets
-vanish in silence. aiohttp arms no timeout while it sends, the kernel tries again for a quarter of an hour, and each
-try that fails doubles the pause before the next: after an outage of 120 s a transfer stood still for another 169 s.
-While we wait for an answer it is the other end that tries again, and its pauses nobody here can bound. But a
-keepalive is answered by every end that is there: where none is, we do not wait for the answer.
+An upload has no total time limit: it may take as long as bytes move (`silence.py`).
 """
 
 import asyncio
 import contextlib
-import fcntl
 import socket
 import ssl
-import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,15 +25,16 @@ from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from dropoffd.limits.pace import PIECE_BYTES
-from dropoffd.stores.base import Body, CorruptError, Progress, StalledError, UnavailableError, UnreachableError
+from dropoffd.stores import line
+from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
+from dropoffd.stores.line import Line, Pieces
+from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
 
 ANSWER_MOST_BYTES = 64 << 20
 _CONNECT_SECONDS = 5.0
 # With the name's resolution.
 _REACH_SECONDS = 10.0
-_STALL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
-_ANSWER_SECONDS = 60.0
 # Short: after a change of the network an idle connection leads nowhere.
 _IDLE_SECONDS = 15.0
 # Two keepalives went unanswered.
@@ -52,10 +47,6 @@ _RTO_MOST_MS = 1000
 _UNACKNOWLEDGED_MOST_MS = 20_000
 # Several within the time that counts as silence: one of them may be lost.
 _KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 3, 2, 4
-_HINT = "deliveries go on by themselves when it answers; check the network, the endpoint and proxies"
-_SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the other end has not acknowledged
-# linux/tcp.h, struct tcp_info: tcpi_last_ack_recv, in milliseconds.
-_LAST_ACK = struct.Struct("56xI")
 
 
 Judge = Callable[[str], None]
@@ -71,61 +62,7 @@ class Answer(msgspec.Struct, frozen=True):
     """How much of the body was received where the request wanted it, instead of in `data`."""
 
 
-class _Wire:
-    """One request on its way: the connection that it was given, how far its body is, and since when nothing moved."""
-
-    def __init__(self, place: str, scope: anyio.CancelScope, answer_seconds: float) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.handed_bytes = self.received_bytes = 0
-        self.waits_for_us = False
-        self.silence: UnreachableError | None = None
-        self.failure: Exception | None = None
-        self._place = place
-        self._scope = scope
-        self._answer_seconds = answer_seconds
-        # A store that puts parts together sends blanks meanwhile, as seldom as it likes.
-        self._patient = answer_seconds > _ANSWER_SECONDS
-        self._last = (-1, -1, -1)
-        self._since = 0.0
-
-    def look(self, now: float) -> None:
-        """Cancel the request, and keep the reason, if nothing has moved for too long."""
-        pending, quiet_seconds = self._of_socket()
-        state = (self.handed_bytes, self.received_bytes, pending)
-        if quiet_seconds > _STALL_SECONDS:
-            self._end(UnreachableError, f"nothing came back for {_STALL_SECONDS:.0f} s")
-        elif state != self._last or self.waits_for_us:
-            self._last, self._since = state, now
-        elif pending and now - self._since > _STALL_SECONDS:
-            self._end(StalledError, f"no byte was acknowledged for {_STALL_SECONDS:.0f} s")
-        elif self.received_bytes and not self._patient and now - self._since > _STALL_SECONDS:
-            self._end(StalledError, f"no byte came for {_STALL_SECONDS:.0f} s")
-        elif now - self._since > self._answer_seconds:
-            self._end(StalledError, f"no answer within {self._answer_seconds:.0f} s")
-
-    def _end(self, kind: type[UnreachableError], cause: str) -> None:
-        self.silence = kind(f"unable to reach {self._place}: {cause}", hint=_HINT)
-        self._scope.cancel()
-
-    def _of_socket(self) -> tuple[int, float]:
-        """Return how many bytes are not acknowledged, and for how long nothing was."""
-        sock = self.transport.get_extra_info("socket") if self.transport else None
-        if sock is None:
-            return 0, 0.0
-        try:
-            pending = struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))[0]
-            return pending, _quiet_seconds(sock)
-        except OSError:  # closed meanwhile: whoever waits for it is told by aiohttp
-            return 0, 0.0
-
-
-_wire: ContextVar[_Wire] = ContextVar("wire")
-
-
-def _quiet_seconds(sock: socket.socket) -> float:
-    """Return for how long the other end has acknowledged nothing, keepalives included."""
-    (milliseconds,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
-    return float(milliseconds) / 1000
+_wire: ContextVar[Wire] = ContextVar("wire")
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -140,7 +77,7 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             sock = connection.transport.get_extra_info("socket") if connection.transport else None
-            if sock is None or _quiet_seconds(sock) < _DEAD_SECONDS:
+            if sock is None or quiet_seconds(sock) < _DEAD_SECONDS:
                 _wire.get().transport = connection.transport
                 return connection
             connection.close()
@@ -158,9 +95,10 @@ class Http:
         self._judge = judge
         self._trust = ssl.create_default_context(cafile=ca_file or None)
         self._session: aiohttp.ClientSession | None = None
-        self._wires: set[_Wire] = set()
+        self._wires: set[Wire] = set()
         self._watchdog: asyncio.Task[None] | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
+        self._idle: dict[str, list[tuple[float, Line]]] = {}
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -181,6 +119,9 @@ class Http:
             await asyncio.sleep(_LOOK_SECONDS)
             for wire in list(self._wires):
                 wire.look(time.monotonic())
+            for lines in self._idle.values():
+                while lines and not _fresh(*lines[0]):
+                    lines.pop(0)[1].close()
 
     async def request(
         self,
@@ -190,7 +131,7 @@ class Http:
         body: Body | bytes = b"",
         progress: Progress | None = None,
         *,
-        answer_seconds: float = _ANSWER_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
         into: memoryview | None = None,
     ) -> Answer:
         """Send one request and return its answer, whatever its status.
@@ -199,23 +140,25 @@ class Http:
         body of an answer that is part of an object.
         """
         with anyio.CancelScope() as scope:
-            wire = _Wire(_shown(url), scope, answer_seconds)
+            wire = Wire(_shown(url), scope, answer_seconds)
             _wire.set(wire)
             self._wires.add(wire)
             try:
                 return await self._send(method, url, headers, body, progress, wire, into)
-            except ssl.SSLCertVerificationError as error:
+            except aiohttp.ClientConnectorCertificateError as error:
+                found = error.certificate_error
+                cause = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
                 raise UnreachableError(
-                    f"unable to trust {_shown(url)}: {error.verify_message}",
+                    f"unable to trust {_shown(url)}: {cause}",
                     hint="set AWS_CA_BUNDLE to the file of the authority that signed its certificate",
                 ) from error
             except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
-                raise UnreachableError(f"unable to reach {_shown(url)}: {error}", hint=_HINT) from error
+                raise UnreachableError(f"unable to reach {_shown(url)}: {error}", hint=HINT) from error
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 if wire.failure is not None:  # the body's own, which aiohttp wraps
                     raise wire.failure from None
                 cause = str(error) or type(error).__name__
-                raise UnavailableError(f"unable to use {_shown(url)}: {cause}", hint=_HINT) from error
+                raise UnavailableError(f"unable to use {_shown(url)}: {cause}", hint=HINT) from error
             finally:
                 self._wires.discard(wire)
         assert wire.silence is not None, "nobody else cancels the scope"  # noqa: S101  # a programming error
@@ -228,18 +171,21 @@ class Http:
         headers: Mapping[str, str],
         body: Body | bytes,
         progress: Progress | None,
-        wire: _Wire,
+        wire: Wire,
         into: memoryview | None,
     ) -> Answer:
         size = len(body) if isinstance(body, bytes) else body.size_bytes
         sent = {**headers, "content-length": str(size)} if size or method in {"PUT", "POST"} else headers
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
         wire.handed_bytes = size if isinstance(body, bytes) else 0
         target = URL(url, encoded=True)
+        proxy = self._proxy(target.scheme, target.host or "")
+        if method == "PUT" and proxy is None:
+            return await self._upload(target, sent, body, progress, wire)
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
         async with self._opened().request(
             method,
             target,
-            proxy=self._proxy(target.scheme, target.host or ""),
+            proxy=proxy,
             headers=sent,
             data=data,
             allow_redirects=False,
@@ -255,6 +201,53 @@ class Http:
         if progress and isinstance(body, bytes) and response.ok:
             progress(size)
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received, filled)
+
+    async def _upload(
+        self, url: URL, headers: Mapping[str, str], body: Body | bytes, progress: Progress | None, wire: Wire
+    ) -> Answer:
+        """Send a body without aiohttp's machinery, which is half of what a small one costs."""
+        head = line.head("PUT", url.raw_path_qs, {"user-agent": aiohttp.http.SERVER_SOFTWARE, **headers})
+        idle = self._idle.setdefault(f"{url.scheme}://{url.raw_authority}", [])
+
+        def told(size: int) -> None:
+            wire.received_bytes = size
+
+        while True:
+            known = self._known(idle)
+            used = known or await self._connected(url.origin())
+            wire.transport = used.transport
+            data = body if isinstance(body, bytes) else _pieces(body, progress, wire)
+            try:
+                reply = await used.send(head, data, told)
+            except ConnectionError:
+                if known is None or wire.received_bytes or wire.failure is not None:
+                    raise
+                continue  # it was ended while nobody used it
+            if used.usable:
+                idle.append((time.monotonic(), used))
+            if progress and isinstance(body, bytes) and reply.status < 300:
+                progress(len(body))
+            return Answer(reply.status, reply.headers, reply.data)
+
+    def _known(self, idle: list[tuple[float, Line]]) -> Line | None:
+        """Return a connection that nobody uses, if one may still lead somewhere."""
+        while idle:
+            since, known = idle.pop()
+            if _fresh(since, known):
+                return known
+            known.close()
+        return None
+
+    async def _connected(self, origin: URL) -> Line:
+        """Return a new connection; the way to the server is aiohttp's to find."""
+        session = self._opened()
+        request = aiohttp.ClientRequest("PUT", origin, session=session, loop=asyncio.get_running_loop())
+        connector = session.connector
+        assert connector is not None, "the session is open"  # noqa: S101  # a programming error
+        connection = await connector.connect(request, [], session.timeout)
+        transport = connection.transport
+        assert transport is not None, "it has just been made"  # noqa: S101  # same
+        return Line(transport, connection.close)
 
     def _proxy(self, scheme: str, host: str) -> str | None:
         """Return the proxy that the environment names, if any.
@@ -275,6 +268,9 @@ class Http:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        for lines in self._idle.values():
+            while lines:
+                lines.pop()[1].close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -283,7 +279,17 @@ class Http:
             self._watchdog = None
 
 
-async def _pieces(body: Body, progress: Progress | None, wire: _Wire) -> AsyncIterator[memoryview | bytes]:
+def _fresh(idle_since: float, known: Line) -> bool:
+    """Tell whether an idle connection may still lead somewhere."""
+    sock = known.transport.get_extra_info("socket")
+    return (
+        known.usable
+        and time.monotonic() - idle_since < _IDLE_SECONDS
+        and (sock is None or quiet_seconds(sock) < _DEAD_SECONDS)
+    )
+
+
+async def _pieces(body: Body, progress: Progress | None, wire: Wire) -> Pieces:
     """Yield the body's bytes, read where that waits for no disk, else in a thread.
 
     Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
@@ -316,7 +322,7 @@ async def _piece(body: Body, buffer: memoryview, offset: int) -> memoryview | by
     return piece
 
 
-async def _fill(response: aiohttp.ClientResponse, buffer: memoryview, wire: _Wire) -> int:
+async def _fill(response: aiohttp.ClientResponse, buffer: memoryview, wire: Wire) -> int:
     filled = 0
     async for chunk in response.content.iter_any():
         if filled + len(chunk) > len(buffer):
@@ -326,7 +332,7 @@ async def _fill(response: aiohttp.ClientResponse, buffer: memoryview, wire: _Wir
     return filled
 
 
-async def _bounded(response: aiohttp.ClientResponse, wire: _Wire) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, wire: Wire) -> bytes:
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk

@@ -14,7 +14,7 @@ class Stage(enum.Enum):
 
     FROZEN = "its bytes are in custody"
     DIGESTED = "and their digests are known"
-    ABSENT = "and the store does not have them, and takes them in one request"
+    ABSENT = "and the store does not have them, as far as we know, and takes them in one request"
     UNBEGUN = "and the store does not have them, and they are too many for one request"
     OPEN = "and an upload in parts is begun"
     WHOLE = "and the store has every part"
@@ -28,6 +28,8 @@ class Fact(enum.Enum):
     FOUND = "the store has an object of that key, size and sha256"
     MISSED = "the store has no such object, and it is small"
     MISSED_LARGE = "the store has no such object, and it is large"
+    UNASKED = "it is so small that sending it asks as well: the store takes it only if it has none of that key"
+    TAKEN = "the store has an object of that key after all"
     BEGUN = "the store began an upload in parts"
     SENT = "the store confirmed the last of the parts"
     LOST = "the store does not know the upload any more"
@@ -51,6 +53,8 @@ NEXT_STAGE: dict[tuple[Stage, Fact], Stage] = {
     (Stage.DIGESTED, Fact.FOUND): Stage.STORED,
     (Stage.DIGESTED, Fact.MISSED): Stage.ABSENT,
     (Stage.DIGESTED, Fact.MISSED_LARGE): Stage.UNBEGUN,
+    (Stage.DIGESTED, Fact.UNASKED): Stage.ABSENT,
+    (Stage.ABSENT, Fact.TAKEN): Stage.DIGESTED,
     (Stage.ABSENT, Fact.CONFIRMED): Stage.STORED,
     (Stage.ABSENT, Fact.FOUND): Stage.STORED,
     (Stage.UNBEGUN, Fact.BEGUN): Stage.OPEN,

@@ -114,7 +114,8 @@ class PartsUpload:
             async def sender(todo: Iterator[tuple[int, int, int]]) -> None:
                 for number, start, size in todo:
                     try:
-                        await self._send_one(number, Span(body, start, size), progress)
+                        part = Span(body, start, size, self._crc64nvme(number))
+                        await self._send_one(number, part, progress)
                     except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
                         failures.append(error)
                         group.cancel_scope.cancel()
@@ -123,6 +124,10 @@ class PartsUpload:
                 group.start_soon(sender, missing)
         if failures:
             raise failures[0]
+
+    def _crc64nvme(self, number: int) -> str:
+        known = self._held.parts
+        return known.crc64nvmes[number - 1] if known and known.part_bytes == self._upload.part_bytes else ""
 
     async def _send_one(self, number: int, body: Body, progress: Progress) -> None:
         part = await self._sent(number, body, progress)

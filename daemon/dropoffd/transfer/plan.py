@@ -37,6 +37,11 @@ def part_bytes(size: int, limits: Limits) -> int:
     return min(-(-least // _STEP_BYTES) * _STEP_BYTES, limits.part_max_bytes)
 
 
+def step_bytes(size: int, limits: Limits) -> int:
+    """Return how much of an object of `size` bytes goes in one request: a part, or all of it."""
+    return size if size <= limits.single_max_bytes else part_bytes(size, limits)
+
+
 def spans(size: int, part: int) -> list[tuple[int, int, int]]:
     """Return the parts of an object as (number, offset, size)."""
     return [(n + 1, start, min(part, size - start)) for n, start in enumerate(range(0, size, part))]

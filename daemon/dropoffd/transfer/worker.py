@@ -29,7 +29,7 @@ from dropoffd.stores.base import (
     UnavailableError,
 )
 from dropoffd.transfer import parts, plan
-from dropoffd.transfer.digest import Digester
+from dropoffd.transfer.digest import Digester, digest_of
 from dropoffd.transfer.machine import NEXT_STEP, Fact, Step, after, stage_of
 from dropoffd.transfer.parts import PartsUpload
 from dropoffd.transfer.plan import Object
@@ -128,17 +128,22 @@ class Worker:
         stage, sent = stage_of(held), False
         mode: Mode = Create()
         upload: PartsUpload | None = None
+        brief = _is_brief(job)
+        unasked = brief and store.limits.creates_atomically
         while (step := NEXT_STEP[stage]) is not Step.NOTHING:
             if step is Step.DIGEST:
-                held, members = await self._digest(job, item)
+                held, members = (_digested_at_once(held), ()) if brief else await self._digest(job, item, store)
                 fact = Fact.HASHED
+            elif step is Step.LOOK and unasked:
+                fact = Fact.UNASKED
             elif step is Step.LOOK:
                 fact, mode = await self._look(job, held, store)
                 if fact is Fact.FOUND and held.content.size_bytes > store.limits.single_max_bytes:
                     # Somebody else's upload of the same content was faster than the one that we may have begun.
                     await PartsUpload(self._facts, store, job.seq, held, self._catalogue.key(job, held)).drop()
             elif step is Step.PUT:
-                fact = await self._put(job, held, store, mode, progress)
+                fact = await self._put(job, held, store, mode, progress, unasked=unasked)
+                unasked = False
             else:
                 key = self._catalogue.key(job, held)
                 upload = upload or PartsUpload(self._facts, store, job.seq, held, key)
@@ -149,7 +154,8 @@ class Worker:
             stage = after(stage, fact)
         if not held.key:
             held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))
-            await self._facts.stored(job.seq, held.content.ordinal, held.key)
+            if not brief:
+                await self._facts.stored(job.seq, held.content.ordinal, held.key)
         return held, members, sent
 
     async def _in_parts(
@@ -184,13 +190,13 @@ class Worker:
             return Fact.FOUND
         return Fact.CONFIRMED
 
-    async def _digest(self, job: Job, item: Object) -> tuple[Held, tuple[Held, ...]]:
+    async def _digest(self, job: Job, item: Object, store: Store) -> tuple[Held, tuple[Held, ...]]:
         helds = (item.held, *item.members)
-        sums = await self._digester.digest([partial(self._open, job.id, job.seq, held.content) for held in helds])
-        digested = [
-            msgspec.structs.replace(held, sha256=digest.sha256, crc64nvme=digest.crc64nvme)
-            for held, digest in zip(helds, sums, strict=True)
-        ]
+        sums = await self._digester.digest(
+            [partial(self._open, job.id, job.seq, held.content) for held in helds],
+            partial(plan.step_bytes, limits=store.limits),
+        )
+        digested = [digest.of(held) for held, digest in zip(helds, sums, strict=True)]
         ordinals = [held.content.ordinal for held in helds]
         await self._facts.digested(job.seq, list(zip(ordinals, sums, strict=True)))
         return digested[0], tuple(digested[1:])
@@ -207,14 +213,18 @@ class Worker:
         # Somebody damaged it: the key says what belongs there.
         return missed, Overwrite()
 
-    async def _put(self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress) -> Fact:
+    async def _put(
+        self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress, *, unasked: bool
+    ) -> Fact:
         key = self._catalogue.key(job, held)
         source = self._open(job.id, job.seq, held.content)
         fact = Fact.CONFIRMED
         try:
             found = await store.put(key, _Body(source, held), mode, progress)
-        except AlreadyExistsError:  # another job with the same content was faster
-            found = await store.stat(key)
+        except AlreadyExistsError:
+            if unasked:
+                return Fact.TAKEN
+            found = await store.stat(key)  # another job with the same content was faster
             fact = Fact.FOUND
         except CorruptError:
             source.check()  # the likelier culprit
@@ -223,6 +233,20 @@ class Worker:
             source.close()
         _confirm(found, held)
         return fact
+
+
+def _is_brief(job: Job) -> bool:
+    """Tell whether a job is one small content, whose row has all of it and ends with the job.
+
+    What is found out on the way needs no row of its own then: after a crash it is found out again, for less than the
+    rows would have cost each job.
+    """
+    return len(job.contents) == 1 and job.contents[0].content.inline is not None
+
+
+def _digested_at_once(held: Held) -> Held:
+    digest = digest_of(held.content.inline or b"")
+    return msgspec.structs.replace(held, sha256=digest.sha256, crc64nvme=digest.crc64nvme)
 
 
 def _confirm(found: Stat, held: Held) -> None:

@@ -82,7 +82,11 @@ class S3Multipart:
     async def put_part(self, key: str, upload: str, number: int, body: Body, progress: Progress) -> Part:
         """Store part `number`."""
         algorithm = self._algorithm()
-        sums: Sums = await anyio.to_thread.run_sync(checksums.of_body, algorithm, body)
+        if algorithm is Algorithm.CRC64NVME and body.crc64nvme:
+            # Taken with the digest: the store refuses the part if these are not its bytes any more.
+            sums = Sums(body.crc64nvme, body.crc64nvme)
+        else:
+            sums = await anyio.to_thread.run_sync(checksums.of_body, algorithm, body)
         with _known_upload():
             answer = await self._client.call(
                 f"put part {number} of {key}",

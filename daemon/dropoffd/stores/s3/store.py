@@ -83,6 +83,8 @@ class S3Store:
 
     async def prepare(self) -> None:
         """Find out what the store can do, unless that is known."""
+        if self.capabilities is not None:
+            return
         async with self._lock:
             if self.capabilities is not None:
                 return
