@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from bench import bucket
 from bench.rig import Result, Rig, Times, two_cores, write_file
 from dropoff import Run
 from support.daemon import DaemonProcess
@@ -17,19 +18,29 @@ _LAST = -1000
 
 
 def run(rig: Rig) -> Iterator[Result]:
-    """Fill a backlog, let it go, and save until it is delivered."""
+    """Fill a backlog, let it go, and save until it is delivered: to a bucket, and to a directory on the same disk."""
     files = rig.place("files")
-    backlog = [write_file(files / f"backlog-{n}", BACKLOG_FILE_BYTES) for n in range(BACKLOG_FILES)]
+    backlog = [str(write_file(files / f"backlog-{n}", BACKLOG_FILE_BYTES)) for n in range(BACKLOG_FILES)]
     saved = str(write_file(files / "saved", GIB))
-    with two_cores() as cores, rig.daemon(paused=True) as daemon:
-        run = daemon.run()
-        _save(run, saved, Times(), WARM_UP)
-        times, seconds = _save_until_delivered(daemon, [str(path) for path in backlog], saved)
-    rate = BACKLOG_FILES * BACKLOG_FILE_BYTES / seconds / 1e6
-    note = f"{cores} cores, delivering {rate:.0f} MB/s meanwhile"
-    yield Result("save_file of 1 GiB while delivering, p50", times.p50, "s", len(times), note=note)
-    yield Result("save_file of 1 GiB while delivering, p99", times.p99, "s", len(times), most=0.010, note=note)
-    yield Result("save_file of 1 GiB while delivering, worst", times.worst, "s", len(times), note=note)
+    with two_cores() as cores:
+        with bucket.sink(rig, "sink") as server, bucket.daemon(rig, "bucket", server) as daemon:
+            yield from _measured(daemon, backlog, saved, f"uploading, {cores} cores", most=0.010)
+        # Such a delivery is a copy: on the same disk, what is written for it stands before the commit of each save.
+        with rig.daemon("directory") as daemon:
+            yield from _measured(daemon, backlog, saved, f"copying to a directory beside, {cores} cores", most=None)
+
+
+def _measured(
+    daemon: DaemonProcess, backlog: list[str], saved: str, how: str, most: float | None
+) -> Iterator[Result]:
+    daemon.command("pause")
+    _save(daemon.run(), saved, Times(), WARM_UP)
+    times, seconds = _save_until_delivered(daemon, backlog, saved)
+    note = f"{how}, {BACKLOG_FILES * BACKLOG_FILE_BYTES / seconds / 1e6:.0f} MB/s meanwhile"
+    what = f"save_file of 1 GiB while {how.partition(',')[0]}"
+    yield Result(f"{what}, p50", times.p50, "s", len(times), note=note)
+    yield Result(f"{what}, p99", times.p99, "s", len(times), most=most, note=note)
+    yield Result(f"{what}, worst", times.worst, "s", len(times), note=note)
 
 
 def _save(run: Run, path: str, times: Times, count: int, pause_seconds: float = 0.0) -> None:

@@ -7,7 +7,6 @@ objects, its content and its record; a directory is a pack and one record. The s
 import hashlib
 import os
 import statistics
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import sink, uploaders
-from bench.rig import Result, Rig, Yardstick, cpu_seconds_with_children, peak_bytes, pid_of, settle, write_file
+from bench import bucket, uploaders
+from bench.rig import Result, Rig, Yardstick, cpu_seconds_with_children, peak_bytes, pid_of, settle
 from bench.uploaders import Uploader
 from dropoff import Run
 from support.daemon import DaemonProcess
-from support.ports import reserved
 from support.servers.address import Address
-from support.servers.process import Process, UnavailableError
+from support.servers.process import UnavailableError
 from support.servers.rgw import Rgw
 
 ROUNDS, ROUNDS_TO_CEPH = 3, 2
@@ -74,7 +72,7 @@ def run(rig: Rig) -> Iterator[Result]:
     peers = uploaders.installed(rig.directory / "peers")
     large, many = _load(rig, "large", 1, LARGE_BYTES), _load(rig, "many", MANY, MANY_BYTES)
     small = _load(rig, "small", SMALL, SMALL_BYTES)
-    with _sink(rig, "sink") as server, _senders(rig, "ours", server, peers) as senders:
+    with bucket.sink(rig, "sink") as server, _senders(rig, "ours", server, peers) as senders:
         note = "we send a CRC-64/NVME with each part, s5cmd a SHA-256, awscrt a CRC-32, the others nothing"
         yield from _bytes("2 GiB in one file", large, senders, ROUNDS, note)
         yield from _bytes("2 GiB in 64 files", many, senders, ROUNDS, note)
@@ -164,22 +162,13 @@ def _median_of_each(times: Mapping[str, list[float]]) -> dict[str, float]:
 @contextmanager
 def _senders(rig: Rig, name: str, server: Address, peers: Mapping[str, Uploader]) -> Iterator[Mapping[str, Send]]:
     """Yield everybody who sends to a server, by name; we know it already."""
-    with _daemon(rig, name, server) as daemon:
+    with bucket.daemon(rig, name, server) as daemon:
         yield {
             OURS: partial(_ours, daemon, _save_files),
             DIRECTORY: partial(_ours, daemon, _save_directory),
             DIGEST: _digest,
             **{peer: partial(_peer, upload, server) for peer, upload in peers.items()},
         }
-
-
-@contextmanager
-def _daemon(rig: Rig, name: str, server: Address, in_flight_max: int = 16) -> Iterator[DaemonProcess]:
-    os.environ |= {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-    store = f"s3://{server.bucket}/dropoff?endpoint={server.endpoint}&region={server.region}&style=path"
-    with rig.daemon(name, store=store, in_flight_max=in_flight_max) as daemon:
-        daemon.run().save_file(write_file(daemon.root / "first", SMALL_BYTES)).wait()
-        yield daemon
 
 
 def _ours(daemon: DaemonProcess, save: Callable[[Run, Load], object], load: Load, prefix: str) -> tuple[float, float]:
@@ -219,8 +208,8 @@ def _peer(upload: Uploader, server: Address, load: Load, prefix: str) -> tuple[f
 def _peak(rig: Rig, path: Path) -> Result:
     """Send to a server that takes its time, until as many parts are on their way as may be, or for a minute."""
     with (
-        _sink(rig, "slow-sink", PACE_BYTES) as server,
-        _daemon(rig, "ours-in-flight", server, in_flight_max=IN_FLIGHT) as daemon,
+        bucket.sink(rig, "slow-sink", PACE_BYTES) as server,
+        bucket.daemon(rig, "ours-in-flight", server, in_flight_max=IN_FLIGHT) as daemon,
     ):
         run, give_up = daemon.run(), time.monotonic() + CLIMB_SECONDS
         for number in range(SENT_AGAIN):
@@ -246,19 +235,3 @@ def _load(rig: Rig, name: str, count: int, size: int) -> Load:
                 file.write(os.urandom(min(size, _PIECE_BYTES)))
     os.sync()
     return Load(directory, count, size)
-
-
-@contextmanager
-def _sink(rig: Rig, name: str, pace: int = 0) -> Iterator[Address]:
-    """Run a server that forgets what it is sent."""
-    with reserved() as port:
-        host, number = port.getsockname()
-        server = Process([sys.executable, sink.__file__, host, str(number), str(pace)], rig.directory / f"{name}.log")
-        try:
-            server.until_it_answers(number)
-            yield Address(
-                endpoint=f"http://{host}:{number}", region="us-east-1", bucket="bench", access_key="bench",
-                secret_key="bench",
-            )  # fmt: skip
-        finally:
-            server.stop()
