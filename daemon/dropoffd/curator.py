@@ -1,7 +1,7 @@
 """Change what a store's catalogue says, when a person asks for it."""
 
 import glob
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,14 +10,14 @@ from dropoff.answers import Answer, Changed, Collected, Removed, VersionReport
 from dropoff.artifact import alias_name
 from dropoff.errors import DamagedError, NotStoredError, SettingsError, UsageError
 from dropoff.ids import new_job_id
-from dropoff.questions import Collect, Curating, Find, Prune, Remove, RunId, SetAlias, SetState, Subject
+from dropoff.questions import Collect, Curating, Find, Prune, Remove, RunId, SetAlias, SetState, Subject, VersionId
 from dropoff.records import StateRecord, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_record, let_stand, take_away
 from dropoffd.catalogue.claims import overwrite
 from dropoffd.catalogue.lookup import find_run, find_version
 from dropoffd.catalogue.publish import moment
-from dropoffd.catalogue.retention import parse, rule_for, unkept
+from dropoffd.catalogue.retention import Rule, parse, rule_for, unkept
 from dropoffd.clock import Clock
 from dropoffd.collecting import GRACE_LEAST_SECONDS, Collector
 from dropoffd.index.index import Indexes
@@ -118,16 +118,26 @@ class Curator:
             )
         store = await self._stores.open(asked.store)
         await store.prepare()
+        removal = Removal(store, asked.project, self._clock, progress)
+        for version, rule in await self._unkept(store, asked, rules):
+            await removal.add_version(version, f"no clause of {rule.pattern} keeps it")
+
+        async def still() -> set[VersionId]:
+            # To find out what else names content may have taken long, and somebody given a version an alias.
+            return {version.id for version, _ in await self._unkept(store, asked, rules)}
+
+        return await removal.run(apply=asked.apply, still=still)
+
+    async def _unkept(self, store: Store, asked: Prune, rules: Sequence[Rule]) -> list[tuple[VersionReport, Rule]]:
         by_artifact: dict[str, list[VersionReport]] = {}
         for version in await self._versions(store, asked.project, asked.artifact):
             by_artifact.setdefault(version.id.artifact, []).append(version)
-        removal = Removal(store, asked.project, self._clock, progress)
-        for artifact, versions in by_artifact.items():
-            rule = rule_for(rules, asked.project, artifact)
-            if rule is not None:
-                for version in unkept(rule, versions, self._clock.now()):
-                    await removal.add_version(version, f"no clause of {rule.pattern} keeps it")
-        return await removal.run(apply=asked.apply)
+        return [
+            (version, rule)
+            for artifact, versions in by_artifact.items()
+            if (rule := rule_for(rules, asked.project, artifact)) is not None
+            for version in unkept(rule, versions, self._clock.now())
+        ]
 
     async def _versions(self, store: Store, project: str, artifact: str) -> list[VersionReport]:
         found: list[VersionReport] = []

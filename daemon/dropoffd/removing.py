@@ -5,8 +5,11 @@ just have learnt from it that the store has it. `latest` stands for its number o
 given out again. A run leaves a claim of what its records named.
 """
 
+from collections.abc import Awaitable, Callable, Collection
+
 from dropoff.answers import Doomed, Removed, VersionReport
 from dropoff.ids import new_job_id
+from dropoff.questions import VersionId
 from dropoff.records import Manifest
 from dropoffd.catalogue import keys, links
 from dropoffd.catalogue.aliases import LATEST, advance, alias_of, alias_record
@@ -27,6 +30,8 @@ from dropoffd.stores.base import (
 
 _TOLD_MOST, _USERS_TOLD_MOST = 500, 10
 _CLAIMED_AT_ONCE = 10_000
+
+Still = Callable[[], Awaitable[Collection[VersionId]]]
 
 
 class Removal:
@@ -62,11 +67,14 @@ class Removal:
         self._runs.append(run)
         self._records += [stat.key async for stat in self._store.list(keys.records_prefix(self._project, run))]
 
-    async def run(self, *, apply: bool) -> Removed:
-        """Tell what would be removed, and with `apply` remove it."""
+    async def run(self, *, apply: bool, still: Still | None = None) -> Removed:
+        """Tell what would be removed, and with `apply` remove it, of versions those that are `still` to go then."""
         doomed = {keys.version_key(one.id.project, one.id.artifact, one.id.number) for one in self._versions}
         orphaned = await self._orphaned(doomed.union(self._records))
         if apply:
+            if still is not None:
+                unkept = await still()
+                self._versions = [one for one in self._versions if one.id in unkept]
             for one in self._versions:
                 await self._remove_version(one)
             for run in self._runs:
