@@ -15,7 +15,7 @@ from dropoff.records import StateRecord, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import LATEST, alias_record, let_stand, take_away
 from dropoffd.catalogue.claims import overwrite
-from dropoffd.catalogue.lookup import find_run, find_version
+from dropoffd.catalogue.lookup import find_project, find_run, find_version
 from dropoffd.catalogue.publish import moment
 from dropoffd.catalogue.retention import Rule, parse, rule_for, unkept
 from dropoffd.clock import Clock
@@ -158,5 +158,6 @@ class Curator:
                 hint="deliveries that are under way may need it; give --grace 1d or more",
             )
         store = await self._stores.open(asked.store)
+        await find_project(store, asked.project)
         collector = Collector(store, asked.project, asked.grace_seconds, self._clock, progress)
         return await collector.run(apply=asked.apply)

@@ -46,7 +46,15 @@ from dropoffd.auditing import Auditor
 from dropoffd.catalogue import links
 from dropoffd.catalogue.aliases import LATEST
 from dropoffd.catalogue.inventory import Scope
-from dropoffd.catalogue.lookup import Holdings, find_record, find_run, find_version, holdings, list_records
+from dropoffd.catalogue.lookup import (
+    Holdings,
+    find_project,
+    find_record,
+    find_run,
+    find_version,
+    holdings,
+    list_records,
+)
 from dropoffd.clock import Clock
 from dropoffd.fetch.cache import Cache
 from dropoffd.fetch.deliver import Deliverer, File, file_of, select
@@ -170,6 +178,10 @@ class Reader:
         store = await self._stores.open(asked.store)
         if asked.artifact:  # told apart from one that has no version to look at
             await find_version(store, asked.project, asked.artifact, LATEST)
+        elif asked.run:
+            await find_run(store, RunId(store=asked.store, project=asked.project, run=asked.run))
+        elif asked.project:
+            await find_project(store, asked.project)
         scope = Scope(project=asked.project, run=asked.run, artifact=asked.artifact)
         return await Auditor(store, read_data=asked.read_data, progress=progress).run(scope)
 

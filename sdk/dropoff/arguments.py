@@ -1,5 +1,6 @@
 """What callers pass, checked where they pass it: wrong use fails in the call, with the fix in the message."""
 
+import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -10,10 +11,10 @@ import msgspec
 from dropoff.errors import MissingSourceError, ProtocolError, UsageError
 from dropoff.messages import encode
 from dropoff.names import check_name, display
-from dropoff.saves import PRIORITY_MOST, Category, Keep, Kind, RunInfo, Save
+from dropoff.saves import PRIORITY_MOST, Kind, RunInfo, Save
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-_Choice = TypeVar("_Choice", Category, Keep)
+_Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 
 def label(text: str, what: str) -> str:

@@ -5,6 +5,7 @@ answer knows of all that was stored before; a first question about a large store
 records. Everything here raises UnavailableError without a daemon, and RefusedError for trouble with the store.
 """
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -15,6 +16,7 @@ import msgspec
 from dropoff import arguments
 from dropoff.answers import Found, ProjectReport
 from dropoff.conditions import conditions
+from dropoff.errors import UsageError
 from dropoff.names import printable
 from dropoff.questions import Find, Subject
 from dropoff.reading import StoredFile, StoredRun, StoredVersion, ask, stored_version
@@ -134,4 +136,7 @@ def pages(settings: Settings, find: Find, limit: int | None = None) -> Iterator[
 
 def seconds(moment: Moment | None) -> float | None:
     """Return a moment in seconds since the epoch."""
-    return moment.timestamp() if isinstance(moment, datetime) else moment
+    at = moment.timestamp() if isinstance(moment, datetime) else moment
+    if at is not None and math.isnan(at):
+        raise UsageError(f"unable to use {moment!r} as a time", hint="give a datetime, or seconds since the epoch")
+    return at

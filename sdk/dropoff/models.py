@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from dropoff import arguments
 from dropoff.answers import Changed, LinkList, VersionReport
-from dropoff.conditions import conditions
+from dropoff.conditions import conditions, quoted
 from dropoff.errors import NotStoredError
 from dropoff.finding import Moment, asked, pages, seconds
 from dropoff.questions import Links, Role, RunId, SetState, Subject, VersionState
@@ -66,11 +66,11 @@ def find_models(
 
     The other arguments are as for `find_versions`.
     """
-    wanted = conditions(where) + conditions([f'framework="{framework}"'] if framework else ())
+    wanted = conditions(where) + conditions([f"framework={quoted(framework)}"] if framework else ())
     settings, find = asked(
         Subject.VERSION, store, settings, project=project, name=name, artifact_type=MODEL, tags=arguments.tags(tags),
-        where=wanted, states=tuple(VersionState(state) for state in states), since=seconds(since),
-        until=seconds(until),
+        where=wanted, states=tuple(arguments.choice(VersionState, one, "a state") for one in states),
+        since=seconds(since), until=seconds(until),
     )  # fmt: skip
     return [StoredModel(settings, report) for page in pages(settings, find, limit) for report in page.versions]
 

@@ -88,8 +88,11 @@ def test_the_command_line_looks_around(shelf: DaemonProcess, *, running: bool) -
             "bert", "resnet",
         ]  # fmt: skip
         assert shelf.command("find", "--until", "2020-01-01").stdout == "nothing found\n"
-        refused = shelf.command("find", "--since", "yesterday", check=False)
-        assert (refused.returncode, "as a time" in refused.stderr) == (1, True)
+        for since in ("yesterday", "9" * 5000 + "d"):
+            refused = shelf.command("find", "--since", since, check=False)
+            assert (refused.returncode, "as a time" in refused.stderr) == (1, True)
+        for nothing in (("ls", "/resnet"), ("verify", "projetc"), ("verify", "project", "--run", "x"), ("gc", "x")):
+            assert shelf.command(*nothing, check=False).returncode == 1
     finally:
         if not running:
             shelf.start()

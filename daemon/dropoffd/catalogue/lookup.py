@@ -83,6 +83,15 @@ async def holdings(manifest: Manifest) -> Holdings:
     return await anyio.to_thread.run_sync(checked)
 
 
+async def find_project(store: Store, project: str) -> None:
+    """Raise NotStoredError unless there is something of a project."""
+    async for _ in store.folders(keys.project_prefix(project)):
+        return
+    raise NotStoredError(
+        f"unable to find the project {project} in {store.url}: there is nothing of it", hint="`dropoff ls` lists them"
+    )
+
+
 async def find_run(store: Store, run: RunId) -> RunRecord:
     """Return a run's own record; raises NotStoredError."""
     try:

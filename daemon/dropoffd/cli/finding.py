@@ -31,6 +31,8 @@ def ls(arguments: argparse.Namespace) -> int:
     project, _, rest = arguments.what.partition("/")
     if arguments.run and (rest or not project):
         raise UsageError("unable to list a run without its project", hint="write `dropoff ls PROJECT --run RUN`")
+    if rest and not project:
+        raise UsageError(f"unable to list {arguments.what!r}: it has no project", hint="write PROJECT/NAME")
     if not project:
         return _projects(settings, store, arguments)
     if arguments.run:

@@ -12,6 +12,7 @@ from dropoff.names import display, printable
 from dropoffd.copying.tally import Copied
 
 _SPANS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DIGITS_MOST = 9
 _ORDER = (
     JobState.UPLOADING, JobState.QUEUED, JobState.STAGED, JobState.WAITING, JobState.HELD,
     JobState.DELIVERED, JobState.CANCELLED, JobState.SUPERSEDED,
@@ -181,7 +182,7 @@ def duration(seconds: float) -> str:
 def seconds(written: str) -> float:
     """Return a span of time as people write it, such as 90m, 12h, 7d or 2w; raises UsageError."""
     number, unit = written[:-1], written[-1:]
-    if not number.isdecimal() or unit not in _SPANS:
+    if not number.isdecimal() or len(number) > _DIGITS_MOST or unit not in _SPANS:
         raise UsageError(f"unable to use {written!r} as a span of time", hint="write it as 90m, 12h, 7d or 2w")
     return int(number) * _SPANS[unit]
 

@@ -3,7 +3,8 @@
 import pytest
 
 from dropoff import UsageError
-from dropoff.conditions import conditions
+from dropoff.conditions import conditions, quoted
+from dropoff.messages import encode
 from dropoffd.index.conditions import meets
 
 METADATA = '{"epoch": 11, "lr": 0.1, "name": "adam", "best": true, "none": null, "opt": {"beta": 2}, "list": [1]}'
@@ -14,7 +15,7 @@ METADATA = '{"epoch": 11, "lr": 0.1, "name": "adam", "best": true, "none": null,
     [
         "epoch>10", "epoch >= 11", "epoch=11", "epoch=11.0", "lr<0.2", "lr<=0.1", "name=adam", 'name="adam"',
         "name<b", "best=true", "best!=false", "none=null", "opt.beta>1", "absent!=1", "epoch!=text", "epoch!=true",
-        "list!=1",
+        "list!=1", "epoch<99999999999999999999",
     ],
 )  # fmt: skip
 def test_metadata_meets(condition: str) -> None:
@@ -32,6 +33,13 @@ def test_metadata_meets(condition: str) -> None:
 def test_metadata_fails_to_meet(condition: str) -> None:
     """A value of another kind, one that is absent, or one that compares otherwise does not meet it."""
     assert not meets(METADATA, conditions(condition))
+
+
+def test_a_condition_travels() -> None:
+    """However large the number, and whatever is in a text."""
+    odd = 'say "hi" \\'
+    large, text = conditions(["x>99999999999999999999", f"x={quoted(odd)}"])
+    assert (encode(large.value), text.value) == (encode(1e20), odd)
 
 
 @pytest.mark.parametrize("text", ["", "epoch", ">3", "a..b=1", "=1", ".a=1"])
