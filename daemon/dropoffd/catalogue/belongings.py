@@ -42,7 +42,8 @@ _KINDS = {
     Kind.STATE: re.compile(rf"states/{_NUMBER}\.json"),
     Kind.USE: re.compile(rf"uses/{_NUMBER}/{keys.COMPONENT}\.json"),
     Kind.GROUP: re.compile(
-        rf"parts/{keys.COMPONENT}/{keys.COMPONENT}/[0-9a-f]{{32}}\.json|groups/{keys.COMPONENT}/(?:closed|finished|done)\.json"
+        rf"parts/{keys.COMPONENT}/{keys.COMPONENT}/[0-9a-f]{{32}}\.json"
+        rf"|groups/{keys.COMPONENT}/(?:closed/[0-9a-f]{{32}}|finished|done)\.json"
     ),
 }
 _NUMBERED = re.compile(rf"[a-z]+/({_NUMBER})[./]")

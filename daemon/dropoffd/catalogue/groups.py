@@ -127,12 +127,16 @@ async def _decide(store: Store, group: Group, ours: Manifest) -> GroupFinished:
             f"unable to finish {group.name!r} yet: {len(parts)} of {max(1, group.writers)} writers' files are stored"
         )
     _check(ours, parts)
-    closed = keys.closed_key(ours.project, ours.artifact, group.name)
+    closed = keys.closed_key(ours.project, ours.artifact, group.name, ours.job)
     with contextlib.suppress(AlreadyExistsError):
         await create(store, closed, encode(GroupClosed(job=ours.job, created=ours.created)))
     parts = await _latest(store, ours, group)
-    # It stays closed if this fails: somebody else may count on it, who is just finishing the group with success.
-    _check(ours, parts)
+    try:
+        _check(ours, parts)
+    except RefusedError:
+        # Ours alone: somebody else may have closed it, too, who is just finishing it with success.
+        await store.delete(closed)
+        raise
     newest = await newest_version(store, ours.project, ours.artifact)
     decision = GroupFinished(
         job=ours.job, run=ours.run, created=ours.created, newest=newest.number,
@@ -262,11 +266,9 @@ def _order(one: Contribution) -> tuple[str, JobId]:
 
 
 async def _is_closed(store: Store, ours: Manifest, group: Group) -> bool:
-    try:
-        await store.stat(keys.closed_key(ours.project, ours.artifact, group.name))
-    except NotFoundError:
-        return False
-    return True
+    async for _ in store.list(keys.closed_prefix(ours.project, ours.artifact, group.name)):
+        return True
+    return False
 
 
 async def _finished(store: Store, ours: Manifest, group: Group) -> GroupFinished | None:

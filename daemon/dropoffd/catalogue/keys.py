@@ -187,9 +187,14 @@ def contribution_key(project: str, artifact: str, group: str, writer: str, job: 
     return f"{contributions_prefix(project, artifact, group)}{component(writer.encode())}/{job}.json"
 
 
-def closed_key(project: str, artifact: str, group: str) -> str:
-    """Return the key that tells that a group is being finished."""
-    return f"{_artifact(project, artifact)}/groups/{component(group.encode())}/closed.json"
+def closed_prefix(project: str, artifact: str, group: str) -> str:
+    """Return what the keys begin with that tell that a group is being finished."""
+    return f"{_artifact(project, artifact)}/groups/{component(group.encode())}/closed/"
+
+
+def closed_key(project: str, artifact: str, group: str, job: str) -> str:
+    """Return the key that tells that a job is finishing a group."""
+    return f"{closed_prefix(project, artifact, group)}{job}.json"
 
 
 def finished_key(project: str, artifact: str, group: str) -> str:

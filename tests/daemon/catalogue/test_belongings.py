@@ -37,6 +37,7 @@ def test_what_is_built_is_known(project: str, name: str, artifact: str, number: 
         (theirs, keys.removed_key(project, artifact, number), Kind.REMOVED),
         (theirs, keys.state_key(project, artifact, number), Kind.STATE),
         (theirs, keys.contribution_key(project, artifact, name, name, job_id(1)), Kind.GROUP),
+        (theirs, keys.closed_key(project, artifact, name, job_id(1)), Kind.GROUP),
         (theirs, keys.done_key(project, artifact, name), Kind.GROUP),
     ]
     for prefix, key, kind in built:

@@ -102,18 +102,35 @@ async def test_what_is_another_ones_is_not_taken_for_a_contribution(store: Meddl
 
 
 async def test_who_fails_to_finish_opens_nothing_that_others_closed(store: Meddling) -> None:
-    """One that finishes a group in vain leaves it closed: another may be finishing it who counts on that."""
+    """One that finishes a group in vain opens it again, but not for those whom another keeps out who finishes it."""
+
+    async def in_vain() -> None:
+        store.before = (keys.closed_key("cv", "cats", "g", job_id(2)), contributed)
+        with pytest.raises(RefusedError, match="contributed to a 'model'"):
+            await groups.finish(store, FINISHES, says(2), 0)
+        with pytest.raises(UnavailableError):
+            await groups.contribute(store, by("c"), says(4))
+
+    async def contributed() -> None:
+        with pytest.raises(UnavailableError):
+            await groups.contribute(store, by("b"), says(1, kind="model"))
+
+    await groups.contribute(store, by("a"), says(0))
+    store.before = (keys.finished_key("cv", "cats", "g"), in_vain)
+    assert paths(await groups.finish(store, FINISHES, says(3), 0)) == ["0"]
+
+
+async def test_a_group_that_cannot_be_finished_is_open(store: Meddling) -> None:
+    """What contradicts the rest can be put right by who brought it."""
     await groups.contribute(store, by("a"), says(1))
 
     async def contributed() -> None:
         await groups.contribute(store, by("b"), says(2, kind="model"))
 
-    store.before = (keys.closed_key("cv", "cats", "g"), contributed)
+    store.before = (keys.closed_key("cv", "cats", "g", job_id(3)), contributed)
     with pytest.raises(RefusedError, match="contributed to a 'model'"):
         await groups.finish(store, FINISHES, says(3), 0)
-    await store.stat(keys.closed_key("cv", "cats", "g"))
-    with pytest.raises(UnavailableError):
-        await groups.contribute(store, by("b"), says(4))
+    await groups.contribute(store, by("b"), says(4))
     assert paths(await groups.finish(store, FINISHES, says(5), 0)) == ["1", "4"]
 
 
