@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from dropoff.serializers import Serializer
 
 _NUMBER = re.compile(r"v\d+")
+# An alias is known by its key alone, which tells all of one that is no longer, whatever it is written in.
+_ALIAS_MAX_BYTES = 80
 # Additions have no run yet, and need none: they are not delivered before the version that has one.
 _NO_RUN = RunInfo(project="", name="", store="", created_at=0, host="", user="")
 
@@ -326,6 +328,8 @@ def alias_name(alias: str) -> str:
     """Check an alias: a label that is not a version's number."""
     if ":" in arguments.label(alias, "alias") or _NUMBER.fullmatch(alias):
         raise UsageError(f"unable to use {alias!r} as an alias", hint="v0, v1, ... are versions; an alias has no ':'")
+    if len(alias.encode()) > _ALIAS_MAX_BYTES:
+        raise UsageError(f"unable to use {alias!r} as an alias", hint=f"it has {_ALIAS_MAX_BYTES} bytes at most")
     return alias
 
 

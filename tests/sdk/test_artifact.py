@@ -193,7 +193,7 @@ def test_names_of_artifacts(shared: DaemonProcess, name: str) -> None:
         artifact(shared, name)
 
 
-@pytest.mark.parametrize("alias", ["v1", "a/b", "a:b", ""])
+@pytest.mark.parametrize("alias", ["v1", "a/b", "a:b", "", "\u732b" * 27])
 def test_names_of_aliases(shared: DaemonProcess, source: Path, alias: str) -> None:
     """An alias that could be taken for a version or a name is refused, and nothing is logged."""
     with pytest.raises(UsageError):
