@@ -151,12 +151,10 @@ class Collector:
             else:
                 self._spare(entry.key for entry in found.entries)
 
-        # Claims before what names objects: who takes one back, unaware of this, has named something by then. And
-        # after it: who removes a record claims what that named.
+        # Claims before what names objects: who takes one back, unaware of this, has named something by then.
         await self._spare_claimed()
         for kinds in _NAMING:
             await take_inventory(self._store, Scope(project=self._project), spare, kinds)
-        await self._spare_claimed()
         return Collected(
             kept=self._kept, kept_bytes=self._kept_bytes, garbage=len(self._old),
             garbage_bytes=sum(one.size_bytes for one in self._old.values()),

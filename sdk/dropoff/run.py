@@ -247,10 +247,11 @@ class Run:
 
         `framework` is kept in the metadata, under that name.
         """
+        aliases, tags = alias_names(aliases), arguments.tags(tags)
+        said = arguments.plain(metadata) | ({"framework": framework} if framework else {})
         artifact = self._artifact_of(path, name, "model")
-        artifact.description = description
-        artifact.metadata = arguments.plain(metadata) | ({"framework": framework} if framework else {})
-        return self._close(artifact, alias_names(aliases), arguments.tags(tags), priority)
+        artifact.description, artifact.metadata = description, said
+        return self._close(artifact, aliases, tags, priority)
 
     def upsert_artifact(
         self, artifact: Artifact, group: str, *, writer: str | None = None, priority: int = 0
@@ -282,12 +283,12 @@ class Run:
         version. Called again, it is the same version. It is held where writers brought different content under one
         name.
         """
-        named = arguments.label(group, "group")
+        named, aliases, tags = arguments.label(group, "group"), alias_names(aliases), arguments.tags(tags)
         if not artifact.is_empty:
             self.upsert_artifact(artifact, named, priority=priority)
             artifact = artifact.emptied()
         made = Group(name=named, finish=True, writers=writers)
-        return self._close(artifact, alias_names(aliases), arguments.tags(tags), priority, made)
+        return self._close(artifact, aliases, tags, priority, made)
 
     def _close(
         self,

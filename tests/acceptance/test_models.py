@@ -1,11 +1,12 @@
 """Models: found by what they are, opened by their id, published and archived; and who used them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import dropoff
-from dropoff import NotStoredError
+from dropoff import NotStoredError, UsageError
 from dropoff.models import StoredModel
 from dropoff.questions import VersionState
 from support.daemon import DaemonProcess
@@ -15,7 +16,7 @@ def log(daemon: DaemonProcess, path: Path, text: str, accuracy: float, *, run: s
     """Log a version of a model and return its id."""
     path.write_text(text)
     delivery = daemon.run(name=run).log_model(
-        path, "resnet", "torch", ["prod"], ["best"], metadata={"acc": accuracy}, description="weights"
+        path, "resnet", 'torch "2"', ["prod"], ["best"], metadata={"acc": accuracy}, description="weights"
     )
     delivery.wait(60)
     return delivery.id
@@ -25,9 +26,9 @@ def test_a_model_has_an_id_a_framework_and_a_state(daemon: DaemonProcess, tmp_pa
     """Models are queried by project, name, framework, tags and metadata; archived ones only when asked for."""
     first, second = (log(daemon, tmp_path / "best.pt", f"weights {n}", n / 10) for n in (7, 9))
     settings = daemon.settings
-    found = dropoff.find_models("project", "res*", framework="torch", tags=["best"], settings=settings)
+    found = dropoff.find_models("project", "res*", framework='torch "2"', tags=["best"], settings=settings)
     assert [(one.id, one.framework, one.state) for one in found] == [
-        (second, "torch", VersionState.DRAFT), (first, "torch", VersionState.DRAFT),
+        (second, 'torch "2"', VersionState.DRAFT), (first, 'torch "2"', VersionState.DRAFT),
     ]  # fmt: skip
     assert dropoff.find_models(framework="jax", settings=settings) == []
     (best,) = dropoff.find_models(where="acc>0.8", settings=settings)
@@ -43,6 +44,24 @@ def test_a_model_has_an_id_a_framework_and_a_state(daemon: DaemonProcess, tmp_pa
     assert len(dropoff.find_models(settings=settings)) == 2
     with pytest.raises(NotStoredError, match="the model 'none'"):
         dropoff.open_model("none", settings=settings)
+
+
+def test_wrong_arguments_leave_nothing_behind(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """What is refused for what is said of it was not taken into custody."""
+    (tmp_path / "best.pt").write_text("weights")
+    run = daemon.run()
+    artifact = dropoff.Artifact("shards", "dataset", settings=daemon.settings)
+    with pytest.raises(UsageError):
+        run.log_model(tmp_path / "best.pt", metadata={"acc": object()})
+    with pytest.raises(UsageError):
+        run.log_model(tmp_path / "best.pt", aliases=["v1"])
+    with pytest.raises(UsageError):
+        dropoff.find_models(states=["nonsense"], settings=daemon.settings)
+    assert daemon.command("jobs").stdout == "no jobs\n"
+    artifact.add_file(tmp_path / "best.pt")
+    with pytest.raises(UsageError):
+        run.finish_artifact(artifact, "group", aliases=["v1"])
+    assert len(json.loads(daemon.command("jobs", "--json").stdout)) == 1
 
 
 def test_a_run_has_the_models_that_it_used_and_made(daemon: DaemonProcess, tmp_path: Path) -> None:

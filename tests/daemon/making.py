@@ -15,7 +15,7 @@ import msgspec
 from dropoff.content import PAYLOADS, Capture, Content, payload_place
 from dropoff.ids import JobId
 from dropoff.messages import JobState, Receipt
-from dropoff.saves import Category, Keep, Kind, Part, Pointer, RunInfo, Save, Version
+from dropoff.saves import Category, Group, Keep, Kind, Part, Pointer, RunInfo, Save, Version
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.homes import Homes
 from dropoffd.capture.keeper import Keeper
@@ -93,9 +93,10 @@ def version(
     of_type: str = "dataset",
     run: RunInfo | None = None,
     aliases: tuple[str, ...] = (),
+    group: Group | None = None,
 ) -> Save:
-    """Return a save that makes a version of a draft."""
-    said = Version(draft=draft, type=of_type, steps=steps, aliases=aliases)
+    """Return a save that makes a version of a draft, or with a group contributes to one or finishes it."""
+    said = Version(draft=draft, type=of_type, steps=steps, aliases=aliases, group=group)
     made = save(run=run, name=artifact.encode(), kind=Kind.VERSION)
     return msgspec.structs.replace(made, source=b"", version=said)
 

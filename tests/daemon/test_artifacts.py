@@ -14,7 +14,7 @@ from daemon.making import Deliveries, FakeClock, FaultyStore, Spools, inline, pa
 from dropoff.content import PAYLOADS, Capture, Content, payload_place
 from dropoff.messages import JobReport, JobState
 from dropoff.packing import PackWriter
-from dropoff.saves import Kind, Save
+from dropoff.saves import Group, Kind, Save
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.aliases import advance, alias_of, alias_record
 from dropoffd.spool.spool import Spool
@@ -184,6 +184,18 @@ async def test_an_artifact_whose_newest_version_was_removed_has_its_type(host: H
     report = await other.report(seq)
     assert report.reason == "unable to make a version of 'cats' as a 'model': it is a 'dataset'"
     await other.spool.aclose()
+
+
+async def test_what_a_group_has_lost_is_not_named(host: Host, tmp_path: Path) -> None:
+    """A group whose contributions lie for long is not finished unless what they name is there still."""
+    await host.log(("a", b"1"), group=Group(name="g", writer="w"))
+    await host.settle()
+    (lost,) = objects(tmp_path / "store")
+    (tmp_path / "store" / lost).unlink()
+    seq = await host.add(version("finish", 0, group=Group(name="g", finish=True)))
+    await host.settle()
+    assert "log it again" in (await host.report(seq)).hint
+    assert manifests(tmp_path / "store") == {}
 
 
 async def test_content_of_the_newest_version_is_not_sent_again(host: Host, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.making import job_id
@@ -81,6 +82,7 @@ async def test_what_comes_too_late_takes_nothing_away(store: Meddling) -> None:
     with pytest.raises(RefusedError, match="finished without this"):
         await groups.contribute(store, by("w"), says(2))
     assert paths(await groups.finish(store, FINISHES, says(4), 0)) == ["1"]
+    assert len([stat async for stat in store.list(keys.contributions_prefix("cv", "cats", "g"))]) == 1
 
 
 async def test_the_last_that_a_writer_brings_counts(store: Meddling) -> None:
@@ -132,6 +134,26 @@ async def test_a_group_that_cannot_be_finished_is_open(store: Meddling) -> None:
         await groups.finish(store, FINISHES, says(3), 0)
     await groups.contribute(store, by("b"), says(4))
     assert paths(await groups.finish(store, FINISHES, says(5), 0)) == ["1", "4"]
+
+
+async def test_who_finishes_after_a_crash_finds_the_version(store: Meddling) -> None:
+    """A version that was made, and not written down, is known by its job, whatever others made before it."""
+    await groups.contribute(store, by("a"), says(1))
+    made = (await groups.finish(store, FINISHES, says(2), 0)).manifest
+    for number, one in enumerate((says(7), made)):
+        await create(
+            store, keys.version_key("cv", "cats", number), encode(msgspec.structs.replace(one, version=number))
+        )
+    assert (await groups.finish(store, FINISHES, says(3), 0)).number == 1
+
+
+async def test_what_is_said_when_it_is_finished_comes_last(store: Meddling) -> None:
+    """Of metadata under one key the finisher's counts, then the last contribution's."""
+    for number in (1, 2):
+        said = {"a": number, "b": number} if number == 1 else {"b": number, "c": number}
+        await groups.contribute(store, by(f"{number}"), msgspec.structs.replace(says(number), metadata=said))
+    finishes = msgspec.structs.replace(says(3), metadata={"c": 3})
+    assert (await groups.finish(store, FINISHES, finishes, 0)).manifest.metadata == {"a": 1, "b": 2, "c": 3}
 
 
 async def test_a_version_that_was_removed_is_not_made_again(store: Meddling) -> None:

@@ -1,7 +1,6 @@
 """Garbage: what is named stays, what nothing names goes, and who is about to name something is seen."""
 
-import hashlib
-import os
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,87 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dropoff.answers import Collected
+from daemon.curating.shelf import GRACE, HOUR, Shelf, manifest
+from daemon.making import job_id
 from dropoff.errors import RefusedError
-from dropoff.questions import Find, Subject
-from dropoff.records import Claim, Entry, Manifest, Record, Sweep, encode
+from dropoff.records import Sweep, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.claims import claimed
-from dropoffd.catalogue.newest import newest_version
 from dropoffd.clock import SystemClock
 from dropoffd.collecting import Collector
 from dropoffd.errors import VanishedError
-from dropoffd.index.index import Indexes
-from dropoffd.removing import Removal
-from dropoffd.stores.base import Body, Bytes, Mode, Overwrite, Progress, Stat, UnavailableError, ignore_progress
+from dropoffd.stores.base import Body, Mode, Progress, Stat, UnavailableError, Upload
 from dropoffd.stores.directory.store import DirectoryStore
 
-from dropoff.saves import Category, Kind  # isort: skip
-from daemon.making import job_id  # isort: skip
-
 pytestmark = pytest.mark.anyio
-
-HOUR = 3600.0
-GRACE = 24 * HOUR
-
-
-class Shelf:
-    """A store that is filled by hand."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.store: DirectoryStore = DirectoryStore(str(root))
-
-    async def put(self, key: str, data: bytes = b"content", hours: float = 0) -> str:
-        """Store an object so many hours ago."""
-        await self.store.put(key, Bytes(data, hashlib.sha256(data).hexdigest()), Overwrite(), ignore_progress)
-        self.age(key, hours)
-        return key
-
-    def age(self, key: str, hours: float) -> None:
-        """Let an object have been stored so many hours ago."""
-        moment = time.time() - hours * HOUR
-        os.utime(self.root / key, (moment, moment))
-
-    async def content(self, name: str, hours: float = 48) -> str:
-        """Store a content so many hours ago."""
-        return await self.put(f"cv/files/{name}", hours=hours)
-
-    async def record(self, number: int, *named: str) -> None:
-        """Store a record that names objects."""
-        record = Record(
-            job=job_id(number), project="cv", run="run", kind=Kind.FILE, name="a", category=Category.OUTPUT,
-            created="", entries=entries(named),
-        )  # fmt: skip
-        await self.put(f"{keys.records_prefix('cv', 'run')}{record.job}.json", encode(record))
-
-    async def claim(self, number: int, *named: str, hours: float = 0) -> str:
-        """Claim objects for a job."""
-        claim = Claim(job=job_id(number), keys=named, created=f"{time.time()}")
-        return await self.put(keys.claim_key("cv", job_id(number)), encode(claim), hours=hours)
-
-    async def collect(self, *, apply: bool = True, grace: float = GRACE) -> Collected:
-        """Collect garbage."""
-        return await Collector(self.store, "cv", grace, SystemClock()).run(apply=apply)
-
-    @property
-    def contents(self) -> set[str]:
-        """The keys of content that is there."""
-        return {str(path.relative_to(self.root)) for path in self.root.glob("cv/files/**/*") if path.is_file()}
-
-
-def entries(named: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Return entries that name objects."""
-    return tuple(Entry(path=key, key=key, size=7, sha256="3" * 64, mode="0644", mtime="") for key in named)
-
-
-def manifest(number: int, *named: str) -> bytes:
-    """Return a manifest that names objects."""
-    made = Manifest(
-        project="cv", artifact="cats", type="dataset", version=number, digest="", size=7, created="",
-        job=job_id(number), run="run", entries=entries(named),
-    )  # fmt: skip
-    return encode(made)
 
 
 @pytest.fixture
@@ -240,6 +171,36 @@ async def test_what_is_named_between_the_marking_and_the_announcement_stays(medd
     assert ((await meddled.collect()).removed, meddled.contents) == (0, {content})
 
 
+async def test_a_claim_that_is_taken_back_unaware_of_a_collection_counts(meddled: Meddled) -> None:
+    """A delivery that found nobody collecting, and ended when one had begun to read what names objects, is safe."""
+    content = await meddled.content("a")
+    version = await meddled.put(keys.version_key("cv", "cats", 0), manifest(0))
+    delivery = claimed(meddled.store, "cv", job_id(1), {content}, time.time())
+    await delivery.__aenter__()
+
+    async def end() -> None:
+        await meddled.put(keys.version_key("cv", "cats", 1), manifest(1, content))
+        await delivery.__aexit__(None, None, None)
+
+    meddled.store.before[version] = end
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, {content})
+    assert not list(meddled.root.glob("cv/claims/*"))
+
+
+async def test_contributions_are_waited_for(shelf: Shelf) -> None:
+    """What writers brought stays for a month, however short the grace, and goes then."""
+    content = await shelf.content("a", hours=32 * 24)
+    contribution = await shelf.put(
+        keys.contribution_key("cv", "cats", "group", "writer", job_id(1)), manifest(0, content), hours=29 * 24
+    )
+    made = json.loads((shelf.root / contribution).read_bytes()) | {"group": "group", "writer": "writer"}
+    await shelf.put(contribution, json.dumps(made).encode(), hours=29 * 24)
+    assert ((await shelf.collect()).removed, shelf.contents) == (0, {content})
+    shelf.age(contribution, 31 * 24)
+    assert ((await shelf.collect()).removed, shelf.contents) == (1, set())
+    assert not (shelf.root / contribution).exists()
+
+
 async def test_a_claim_that_is_made_again_counts_anew(meddled: Meddled) -> None:
     """A second try of a job claims more under the same key: what it claims then stays, and so does the claim."""
     first, second = [await meddled.content(name) for name in ("a", "b")]
@@ -331,7 +292,8 @@ async def test_what_is_of_no_known_age_is_no_garbage(shelf: Shelf) -> None:
     with pytest.raises(RefusedError, match="does not tell"):
         await shelf.collect()
     store.tells = True
-    assert ((await shelf.collect()).removed, shelf.contents) == (0, {content})
+    done = await shelf.collect()
+    assert (done.garbage, done.removed, shelf.contents) == (0, 0, {content})
     await shelf.put(keys.sweep_key("cv", job_id(7)), encode(Sweep(keys=(content,), created="")))
     with pytest.raises(UnavailableError, match="garbage"):
         async with claimed(store, "cv", job_id(1), {content}, time.time()):
@@ -345,21 +307,27 @@ async def test_a_claim_may_be_as_large_as_a_manifest(shelf: Shelf) -> None:
     assert ((await shelf.collect()).removed, shelf.contents) == (0, {content})
 
 
-async def test_what_is_removed_stays_for_the_grace(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a run saved, and a version whose removal was interrupted long ago, is garbage a grace after that."""
-    saved, held = [await shelf.content(name) for name in ("a", "b")]
-    await shelf.record(1, saved)
-    await shelf.put(keys.version_key("cv", "cats", 3), manifest(3, held))
-    removed = await shelf.put(keys.removed_key("cv", "cats", 3), manifest(3, held), hours=25)
-    indexes = Indexes(str(tmp_path_factory.mktemp("cache")))
-    (version,) = (await indexes.find(shelf.store, Find(store=shelf.store.url, subject=Subject.VERSION))).versions
-    removal = Removal(shelf.store, "cv", SystemClock())
-    await removal.add_run("run")
-    await removal.add_version(version, "test")
-    await removal.run(apply=True)
-    assert ((await shelf.collect()).removed, shelf.contents) == (0, {saved, held})
-    # Its number is not given out again, although nobody had come so far as to let `latest` stand for it.
-    assert (await newest_version(shelf.store, "cv", "cats")).number == 3
-    for path in (removed, *(str(one.relative_to(shelf.root)) for one in shelf.root.glob("cv/claims/*"))):
-        shelf.age(path, 25)
-    assert ((await shelf.collect()).removed, shelf.contents) == (2, set())
+class Unfinished:
+    """Uploads in parts that were begun so long ago, by their keys; those that were ended are gone."""
+
+    def __init__(self, **days: float) -> None:
+        self.begun_at = {
+            f"cv/files/{key}": time.time() - age * 24 * HOUR if age else 0.0 for key, age in days.items()
+        }
+
+    async def uploads(self, prefix: str) -> AsyncIterator[Upload]:
+        """Yield those below a prefix."""
+        for key, begun_at in list(self.begun_at.items()):
+            if key.startswith(prefix):
+                yield Upload(key, "id", begun_at)
+
+    async def abandon(self, key: str, _: str) -> None:
+        """End one."""
+        del self.begun_at[key]
+
+
+async def test_uploads_that_nobody_finishes_are_ended(shelf: Shelf) -> None:
+    """Those that were begun more than a week ago, and neither others nor those of which that is not known."""
+    uploads = shelf.store.multipart = Unfinished(young=6, old=8, unknown=0)  # type: ignore[assignment]
+    assert (await shelf.collect()).uploads == 1
+    assert list(uploads.begun_at) == ["cv/files/young", "cv/files/unknown"]

@@ -218,6 +218,10 @@ async def test_what_cannot_be_read_is_told_and_hides_nothing_else(shelf: Shelf) 
     await shelf.put(f"{folder}{job_id(3)}.json", b'{"format": 99}')
     moved = (Path(shelf.store.url.removeprefix("file://")) / key).read_bytes()
     await shelf.put(f"{folder}{job_id(4)}.json", moved)
+    await shelf.version(1)
+    version = await shelf.store.get(keys.version_key("cv", "cats", 1))
+    await shelf.put(keys.version_key("cv", "cats", 2), version)
+    assert [one.id.number for one in (await shelf.find(Subject.VERSION)).versions] == [1]
     found = await shelf.find()
     assert [one.name for one in found.files] == ["sound"]
     told = [[trouble for trouble in found.unreadable if f"{job_id(n)}.json" in trouble] for n in (2, 3, 4)]
