@@ -39,7 +39,7 @@ CLIMB_SECONDS, LOOK_SECONDS = 60.0, 1.0
 SENT_AGAIN = 4
 
 OURS, DIRECTORY, DIGEST = "ours", "one directory", "SHA-256"
-BOTO3, PROGRAMS = ("boto3", "boto3's awscrt"), ("s5cmd", "rclone")
+BOTO3, AWSCRT, PROGRAMS = "boto3", "boto3's awscrt", ("s5cmd", "rclone")
 
 _PIECE_BYTES = 8 << 20
 
@@ -86,35 +86,41 @@ def run(rig: Rig) -> Iterator[Result]:
 
 def _to_ceph(rig: Rig, peers: Mapping[str, Uploader]) -> Iterator[Result]:
     gateway = Rgw()
+    # It refuses the checksum that awscrt sends behind a body.
+    able = {name: upload for name, upload in peers.items() if name != AWSCRT}
     try:
-        with _senders(rig, "ours-to-ceph", gateway.address, peers) as senders:
+        with _senders(rig, "ours-to-ceph", gateway.address, able) as senders:
             large = _load(rig, "large-to-ceph", 1, LARGE_BYTES_TO_CEPH)
             note = "it verifies a SHA-256 of each part and nothing cheaper, so we take two digests"
-            yield from _bytes("256 MiB to Ceph", large, senders, ROUNDS_TO_CEPH, note)
+            yield from _bytes("256 MiB to Ceph", large, senders, ROUNDS_TO_CEPH, note, digests=2)
             small = _load(rig, "small-to-ceph", SMALL_TO_CEPH, SMALL_BYTES)
             yield from _requests("1,000 files of 16 KiB to Ceph", small, senders, ROUNDS_TO_CEPH)
     finally:
         gateway.stop()
 
 
-def _bytes(what: str, load: Load, senders: Mapping[str, Send], rounds: int, note: str) -> Iterator[Result]:
-    """Send large files and tell what their bytes cost."""
+def _bytes(
+    what: str, load: Load, senders: Mapping[str, Send], rounds: int, note: str, digests: int = 1
+) -> Iterator[Result]:
+    """Send large files and tell what their bytes cost, beside others and so many digests."""
     cpu, wall = _medians(load, {name: send for name, send in senders.items() if name != DIRECTORY}, rounds)
     cpu = {name: seconds_ / load.gibibytes for name, seconds_ in cpu.items()}
     what_cpu = f"{what}: processor time per GiB"
-    boto3 = min(BOTO3, key=lambda name: cpu[name])
+    boto3 = min({BOTO3, AWSCRT} & cpu.keys(), key=lambda name: cpu[name])
+    also = f" and {digests} {DIGEST}"
     yield Result(
-        what_cpu, cpu[OURS], "s", rounds, Yardstick(f"{boto3} and a {DIGEST}", cpu[boto3] + cpu[DIGEST]), most=1.0,
+        what_cpu, cpu[OURS], "s", rounds, Yardstick(boto3 + also, cpu[boto3] + digests * cpu[DIGEST]), most=1.0,
         note=note,
     )  # fmt: skip
     for name in PROGRAMS:
-        yield Result(what_cpu, cpu[OURS], "s", rounds, Yardstick(name, cpu[name]), most=0.5)
+        most = 0.5 if digests == 1 else None
+        yield Result(what_cpu, cpu[OURS], "s", rounds, Yardstick(name, cpu[name]), most=most)
     for name in sorted(cpu.keys() - {OURS, *PROGRAMS}):
         yield Result(f"the same, {name}", cpu[name], "s", rounds)
     fastest = min(wall.keys() - {OURS, DIGEST}, key=lambda name: wall[name])
     yield Result(
         f"{what}: until all is there", wall[OURS], "s", rounds,
-        Yardstick(f"{fastest} and a {DIGEST}", wall[fastest] + wall[DIGEST]), most=1.05,
+        Yardstick(fastest + also, wall[fastest] + digests * wall[DIGEST]), most=1.05,
         note=f"{fastest} alone: {wall[fastest]:.2f} s",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,7 +24,6 @@ import msgspec
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
-from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores import line
 from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
 from dropoffd.stores.line import Line, Pieces
@@ -181,7 +180,7 @@ class Http:
         proxy = self._proxy(target.scheme, target.host or "")
         if method == "PUT" and proxy is None:
             return await self._upload(target, sent, body, progress, wire)
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, line.two_buffers())
         async with self._opened().request(
             method,
             target,
@@ -216,7 +215,7 @@ class Http:
             known = self._known(idle)
             used = known or await self._connected(url.origin())
             wire.transport = used.transport
-            data = body if isinstance(body, bytes) else _pieces(body, progress, wire)
+            data = body if isinstance(body, bytes) else _pieces(body, progress, wire, used.buffers)
             try:
                 reply = await used.send(head, data, told)
             except ConnectionError:
@@ -289,12 +288,11 @@ def _fresh(idle_since: float, known: Line) -> bool:
     )
 
 
-async def _pieces(body: Body, progress: Progress | None, wire: Wire) -> Pieces:
+async def _pieces(body: Body, progress: Progress | None, wire: Wire, buffers: Sequence[memoryview]) -> Pieces:
     """Yield the body's bytes, read where that waits for no disk, else in a thread.
 
     Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
     """
-    buffers = [memoryview(bytearray(min(PIECE_BYTES, body.size_bytes))) for _ in range(2)]
     offset = turn = 0
     while offset < body.size_bytes:
         wire.waits_for_us = True

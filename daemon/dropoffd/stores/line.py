@@ -15,6 +15,8 @@ from contextlib import aclosing
 
 import msgspec
 
+from dropoffd.limits.pace import PIECE_BYTES
+
 Pieces = AsyncGenerator[memoryview | bytes, None]
 
 _ANSWER_MOST_BYTES = 1 << 20
@@ -41,6 +43,7 @@ class Line(asyncio.Protocol):
         self.usable = True
         """Whether another request may be sent."""
         self._hang_up = hang_up
+        self._buffers: tuple[memoryview, memoryview] | None = None
         self._maker = transport.get_protocol()
         self._answer = Incoming()
         self._reply: asyncio.Future[Reply] | None = None
@@ -49,6 +52,13 @@ class Line(asyncio.Protocol):
         transport.set_protocol(self)
         # Only when nothing is left to write, the bytes of a piece are not needed any more.
         transport.set_write_buffer_limits(high=1, low=0)
+
+    @property
+    def buffers(self) -> tuple[memoryview, memoryview]:
+        """Memory for pieces of bodies, used again and again: the kernel clears what is new, page by page."""
+        if self._buffers is None:
+            self._buffers = two_buffers()
+        return self._buffers
 
     async def send(self, head: bytes, body: bytes | Pieces, told: Callable[[int], None]) -> Reply:
         """Send a request and return its answer; `told` hears how many bytes of that have come.
@@ -207,6 +217,11 @@ class Incoming:
             return None
         status, headers, last = self._head
         return Reply(status, headers, bytes(self._body), last=last or bool(self._data))
+
+
+def two_buffers() -> tuple[memoryview, memoryview]:
+    """Return memory for two pieces of a body."""
+    return memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES))
 
 
 def head(method: str, target: str, headers: Mapping[str, str]) -> bytes:

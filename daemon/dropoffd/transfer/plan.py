@@ -9,8 +9,10 @@ from dropoffd.stores.base import Limits
 # Fewer small files than this are stored one by one, each readable by its name in the store; from here on one
 # request for all of them is worth more.
 PACK_MEMBERS_MIN = 16
-# What a broken connection costs is at most the parts in flight, so they are small; but each is a request.
-PART_BYTES = 8 << 20
+# What a broken connection costs is at most the parts in flight, so they are small; but each is a request and a row.
+# So those of a large object are larger: a 128th of it, up to a limit.
+PART_BYTES, PART_GROWN_BYTES = 8 << 20, 32 << 20
+_PARTS_ENOUGH = 128
 _STEP_BYTES = 1 << 20
 
 
@@ -32,8 +34,9 @@ def objects(job: Job) -> tuple[Object, ...]:
 
 
 def part_bytes(size: int, limits: Limits) -> int:
-    """Return the size of each part but the last of an object of `size` bytes: as few steps up as the limits need."""
-    least = max(PART_BYTES, limits.part_min_bytes, -(-size // limits.parts_max))
+    """Return the size of each part but the last of an object of `size` bytes, in whole steps."""
+    grown = min(size // _PARTS_ENOUGH, PART_GROWN_BYTES)
+    least = max(PART_BYTES, grown, limits.part_min_bytes, -(-size // limits.parts_max))
     return min(-(-least // _STEP_BYTES) * _STEP_BYTES, limits.part_max_bytes)
 
 
