@@ -65,6 +65,9 @@ class Catalogue(Protocol):
         """
 
 
+# Well within the shortest time for which a collection leaves alone what nobody names.
+_OLD_SECONDS = 3600.0
+
 Open = Callable[[str, int, Content], Source]
 
 
@@ -125,7 +128,7 @@ class Worker:
     ) -> tuple[Held, tuple[Held, ...], bool]:
         """Bring an object into the store; return it, its members, and whether it was sent just now."""
         held, members = item.held, item.members
-        stage, sent = stage_of(held), False
+        stage, sent, old = stage_of(held), False, False
         mode: Mode = Create()
         upload: PartsUpload | None = None
         brief = _is_brief(job)
@@ -142,7 +145,7 @@ class Worker:
                     # Somebody else's upload of the same content was faster than the one that we may have begun.
                     await PartsUpload(self._facts, store, job.seq, held, self._catalogue.key(job, held)).drop()
             elif step is Step.PUT:
-                fact = await self._put(job, held, store, mode, progress, unasked=unasked)
+                fact, old = await self._put(job, held, store, mode, progress, unasked=unasked)
                 unasked = False
             else:
                 key = self._catalogue.key(job, held)
@@ -150,7 +153,7 @@ class Worker:
                 fact = await self._in_parts(job, held, store, upload, step, mode, progress)
             # What was there and damaged may have been garbage, of which somebody has just made sure that it goes. And
             # an object that is made of parts is, on S3, as old as the first request for it.
-            sent = step is Step.PUT and fact is Fact.CONFIRMED and isinstance(mode, Create)
+            sent = step is Step.PUT and fact is Fact.CONFIRMED and isinstance(mode, Create) and not old
             stage = after(stage, fact)
         if not held.key:
             held = msgspec.structs.replace(held, key=self._catalogue.key(job, held))
@@ -215,7 +218,11 @@ class Worker:
 
     async def _put(
         self, job: Job, held: Held, store: Store, mode: Mode, progress: Progress, *, unasked: bool
-    ) -> Fact:
+    ) -> tuple[Fact, bool]:
+        """Send an object; tell besides whether the store says that it has had it for long.
+
+        So it may be where a first try failed and a second found the object there, whosever it is.
+        """
         key = self._catalogue.key(job, held)
         source = self._open(job.id, job.seq, held.content)
         fact = Fact.CONFIRMED
@@ -223,7 +230,7 @@ class Worker:
             found = await store.put(key, _Body(source, held), mode, progress)
         except AlreadyExistsError:
             if unasked:
-                return Fact.TAKEN
+                return Fact.TAKEN, False
             found = await store.stat(key)  # another job with the same content was faster
             fact = Fact.FOUND
         except CorruptError:
@@ -232,7 +239,7 @@ class Worker:
         finally:
             source.close()
         _confirm(found, held)
-        return fact
+        return fact, 0 < found.modified_at < self._clock.now() - _OLD_SECONDS
 
 
 def _is_brief(job: Job) -> bool:
