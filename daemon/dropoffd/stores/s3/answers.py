@@ -6,7 +6,7 @@ The codes are those of "Error responses" in the Amazon S3 API reference, and wha
 import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
@@ -189,11 +189,12 @@ def _retry_after(answer: Answer) -> float:
 
 
 def moment(text: str) -> float:
-    """Return a time as listings tell it (ISO 8601) in seconds since the epoch; 0 for what is none."""
+    """Return a time as listings tell it (ISO 8601, of UTC unless it says otherwise), in seconds; 0 for what is none."""
     try:
-        return datetime.fromisoformat(text).timestamp()
+        found = datetime.fromisoformat(text)
     except ValueError:
         return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def modified_at(answer: Answer) -> float:

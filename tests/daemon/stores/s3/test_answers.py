@@ -263,3 +263,17 @@ def test_a_completion_names_each_part() -> None:
     first, second = answers.children(answers.parsed(body), "Part")
     assert [answers.text(first, name) for name in ("PartNumber", "ETag", "ChecksumCRC32C")] == ["1", '"abc"', "AAA="]
     assert [(child.tag, child.text) for child in second] == [("PartNumber", "2"), ("ETag", '"d<f"')]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-26T08:00:00.250Z", 1795680000.25),
+        ("2026-11-26T08:00:00", 1795680000.0),
+        ("yesterday", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_listing_tells_times_of_utc(text: str, seconds: float) -> None:
+    """A time without a zone is one of UTC, whatever this machine's zone is; what is no time is 0."""
+    assert answers.moment(text) == seconds
