@@ -189,7 +189,7 @@ def _retry_after(answer: Answer) -> float:
 
 
 def moment(text: str) -> float:
-    """Return a time as listings tell it (ISO 8601, of UTC unless it says otherwise), in seconds; 0 for what is none."""
+    """Return a time as listings tell it (ISO 8601; of UTC, unless it says else) in seconds; 0 for what is none."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
