@@ -5,7 +5,6 @@ that of a daemon after a crash, asks the store which of them it has and sends th
 """
 
 import logging
-from collections.abc import Iterator
 from typing import Protocol
 
 import anyio
@@ -107,11 +106,12 @@ class PartsUpload:
 
     async def send(self, body: Body, progress: Progress) -> None:
         """Send the parts that the store does not have; raises what the first part that failed raised."""
-        missing = (span for span in spans(body.size_bytes, self._upload.part_bytes) if span[0] not in self._parts)
+        missing = [span for span in spans(body.size_bytes, self._upload.part_bytes) if span[0] not in self._parts]
+        todo = iter(missing)
         failures: list[Exception] = []
         async with anyio.create_task_group() as group:
 
-            async def sender(todo: Iterator[tuple[int, int, int]]) -> None:
+            async def sender() -> None:
                 for number, start, size in todo:
                     try:
                         part = Span(body, start, size, self._crc64nvme(number))
@@ -120,8 +120,8 @@ class PartsUpload:
                         failures.append(error)
                         group.cancel_scope.cancel()
 
-            for _ in range(PARTS_AT_ONCE):
-                group.start_soon(sender, missing)
+            for _ in range(min(PARTS_AT_ONCE, len(missing))):
+                group.start_soon(sender)
         if failures:
             raise failures[0]
 
