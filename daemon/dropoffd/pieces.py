@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 # Each piece takes the interpreter from the event loop a few times: beside uploads those of 256 KiB cost a seventh
-# more. Larger ones are no cheaper, and whoever works on a piece may hold the interpreter: with 8 MiB the event loop was
-# seen to lag 42 ms.
+# more. Larger ones are no cheaper, and whoever works on a piece may hold the interpreter: with 8 MiB the event loop
+# was seen to lag 42 ms.
 PIECE_BYTES = 1 << 20
 
 
