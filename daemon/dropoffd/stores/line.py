@@ -67,6 +67,7 @@ class Line(asyncio.Protocol):
         raises, and OSError.
         """
         self.usable = False
+        whole = True
         self._answer, self._told = Incoming(), told
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._reply = reply
@@ -74,9 +75,10 @@ class Line(asyncio.Protocol):
             if isinstance(body, bytes):
                 self.transport.writelines((head, body))
             else:
-                await self._send_pieces(head, body, reply)
+                whole = await self._send_pieces(head, body, reply)
             answer = await reply
-            self.usable = not answer.last and self._room is None and not self.transport.is_closing()
+            # What was not sent of a body would be taken from the next request.
+            self.usable = whole and not answer.last and self._room is None and not self.transport.is_closing()
         finally:
             self._reply, self._told = None, _nobody
             if reply.done() and not reply.cancelled():
@@ -85,15 +87,17 @@ class Line(asyncio.Protocol):
                 self.close()
         return answer
 
-    async def _send_pieces(self, head: bytes, pieces: Pieces, reply: "asyncio.Future[Reply]") -> None:
+    async def _send_pieces(self, head: bytes, pieces: Pieces, reply: "asyncio.Future[Reply]") -> bool:
+        """Send a body; False if the answer came before all of it was sent."""
         self.transport.write(head)
         async with aclosing(pieces):
             async for piece in pieces:
                 if self._room is not None:
                     await self._room
                 if reply.done():
-                    return
+                    return False
                 self.transport.write(piece)
+        return True
 
     def close(self) -> None:
         """End the connection at once, whatever is on its way."""
