@@ -243,7 +243,11 @@ class Http:
         request = aiohttp.ClientRequest("PUT", origin, session=session, loop=asyncio.get_running_loop())
         connector = session.connector
         assert connector is not None, "the session is open"  # noqa: S101  # a programming error
-        connection = await connector.connect(request, [], session.timeout)
+        try:  # as aiohttp's own requests do
+            async with asyncio.timeout(_REACH_SECONDS):
+                connection = await connector.connect(request, [], session.timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"no connection to {origin}") from error
         transport = connection.transport
         assert transport is not None, "it has just been made"  # noqa: S101  # same
         return Line(transport, connection.close)
