@@ -178,7 +178,7 @@ class Http:
         wire.handed_bytes = size if isinstance(body, bytes) else 0
         target = URL(url, encoded=True)
         proxy = self._proxy(target.scheme, target.host or "")
-        # Large bodies are for aiohttp: beside them its cost is small, and it tells a connection that is reset at once.
+        # Large bodies are for aiohttp: its cost is small beside theirs, and it tells a connection reset at once.
         if method == "PUT" and proxy is None and isinstance(body, bytes):
             return await self._upload(target, sent, body, progress, wire)
         data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, line.two_buffers())
