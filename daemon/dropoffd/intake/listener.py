@@ -1,11 +1,13 @@
 """The Unix listener: who may speak, and what they said, to the handlers.
 
 The socket is 0600 in a 0700 directory, and each peer's user id is checked besides. It is bound under a
-temporary name and renamed over the old one, after a look whether somebody live answers there.
+temporary name and renamed over the old one, after a look whether somebody live answers there; the directory
+is locked meanwhile, so that of daemons that start at once the second finds the first.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import resource
@@ -59,6 +61,7 @@ class Listener:
         # Through the directory's descriptor the path always fits sun_path's 107 bytes (unix(7)).
         directory = os.open(self._runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
             _refuse_live(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
             new = f"{SOCKET_NAME}.{os.getpid()}"
             with contextlib.suppress(FileNotFoundError):
@@ -98,9 +101,10 @@ class Listener:
     def close(self) -> None:
         """Let callers find nobody here; the socket's file goes, so that they look no longer."""
         if self._socket is not None:
-            self._socket.close()
+            # In this order: once closed, it may have made way for another daemon's.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._runtime_dir, SOCKET_NAME))
+            self._socket.close()
 
     async def _serve(self, sock: socket.socket) -> None:
         connection = Connection(sock)
