@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 GRACE_LEAST_SECONDS = 86400.0
 _SWEPT_AT_ONCE = 500
 _REMOVED_AT_ONCE = 16
+_TRIES = 3
 _TOLD_MOST = 100
 # A sweep that takes longer than this gives up, long before deliveries stop to respect what it announced.
 _SWEEP_SECONDS = SWEEP_MOST_SECONDS / 4
@@ -224,11 +225,8 @@ class Collector:
                     # By both: while a machine sleeps, one of them may stand still.
                     if max(self._clock.monotonic() - begun[0], self._clock.now() - begun[1]) > _SWEEP_SECONDS:
                         raise UnavailableError("unable to go on: the store is too slow", hint="run it again")
-                    if _second(await self._store.head(key)) == content.second:
-                        await self._store.delete(key)
+                    if await self._remove_one(key, content):
                         removed.append(content.size_bytes)
-                except NotFoundError:  # another collection was faster
-                    continue
                 except StoreError as error:
                     failures.append(error)
                     return
@@ -243,6 +241,22 @@ class Collector:
         await self._store.delete(sweep)
         _log.info("garbage removed project=%s objects=%d bytes=%d", self._project, len(removed), sum(removed))
         return len(removed), sum(removed)
+
+    async def _remove_one(self, key: str, content: _Content) -> bool:
+        """Remove an object unless it was stored anew; after an answer that was lost, look whether it is done."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                if _second(await self._store.head(key)) != content.second:
+                    return False
+                await self._store.delete(key)
+            except NotFoundError:  # this did it after all, or another collection was faster
+                break
+            except UnavailableError:
+                if not tries_left:
+                    raise
+            else:
+                break
+        return True
 
     async def _announce(self, key: str, some: Iterable[str]) -> Stat:
         await overwrite(self._store, key, encode(Sweep(keys=tuple(some), created=moment(self._clock.now()))))

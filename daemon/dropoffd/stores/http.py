@@ -13,7 +13,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,9 +24,10 @@ import msgspec
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
+from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores import line
 from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
-from dropoffd.stores.line import Line, Pieces
+from dropoffd.stores.line import Line
 from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
 
 ANSWER_MOST_BYTES = 64 << 20
@@ -181,7 +182,7 @@ class Http:
         # Large bodies are for aiohttp: its cost is small beside theirs, and it tells a connection reset at once.
         if method == "PUT" and proxy is None and isinstance(body, bytes):
             return await self._upload(target, sent, body, progress, wire)
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, line.two_buffers())
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
         async with self._opened().request(
             method,
             target,
@@ -203,7 +204,7 @@ class Http:
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received, filled)
 
     async def _upload(
-        self, url: URL, headers: Mapping[str, str], body: Body | bytes, progress: Progress | None, wire: Wire
+        self, url: URL, headers: Mapping[str, str], body: bytes, progress: Progress | None, wire: Wire
     ) -> Answer:
         """Send a body without aiohttp's machinery, which is half of what a small one costs."""
         head = line.head("PUT", url.raw_path_qs, {"user-agent": aiohttp.http.SERVER_SOFTWARE, **headers})
@@ -216,16 +217,15 @@ class Http:
             known = self._known(idle)
             used = known or await self._connected(url.origin())
             wire.transport = used.transport
-            data = body if isinstance(body, bytes) else _pieces(body, progress, wire, used.buffers)
             try:
-                reply = await used.send(head, data, told)
+                reply = await used.send(head, body, told)
             except ConnectionError:
-                if known is None or wire.received_bytes or wire.failure is not None:
+                if known is None or wire.received_bytes:
                     raise
                 continue  # it was ended while nobody used it
             if used.usable:
                 idle.append((time.monotonic(), used))
-            if progress and isinstance(body, bytes) and reply.status < 300:
+            if progress and reply.status < 300:
                 progress(len(body))
             return Answer(reply.status, reply.headers, reply.data)
 
@@ -293,11 +293,12 @@ def _fresh(idle_since: float, known: Line) -> bool:
     )
 
 
-async def _pieces(body: Body, progress: Progress | None, wire: Wire, buffers: Sequence[memoryview]) -> Pieces:
+async def _pieces(body: Body, progress: Progress | None, wire: Wire) -> AsyncGenerator[memoryview | bytes, None]:
     """Yield the body's bytes, read where that waits for no disk, else in a thread.
 
     Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
     """
+    buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(2)]
     offset = turn = 0
     while offset < body.size_bytes:
         wire.waits_for_us = True

@@ -1,23 +1,17 @@
-"""A connection that takes bodies: an HTTP/1.1 request out, its answer in, and again (RFC 9112).
+"""A connection that takes small bodies: an HTTP/1.1 request out, its answer in, and again (RFC 9112).
 
 aiohttp's machinery costs as much as all else that a small upload needs. So it finds the way to the server (names,
-addresses, certificates), and from there on this speaks. It knows what uploads need and no more: bodies of known
-length, one request at a time, short answers, no redirects.
+addresses, certificates), and from there on this speaks. It knows what small uploads need and no more: bodies from
+memory, one request at a time, short answers, no redirects.
 
-An answer that comes before all is sent ends the sending. What was not understood to its end, or is out of step, is
-never used for another request.
+What was not understood to its end, or is out of step, is never used for another request.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 
 import msgspec
-
-from dropoffd.limits.pace import PIECE_BYTES
-
-Pieces = AsyncGenerator[memoryview | bytes, None]
 
 _ANSWER_MOST_BYTES = 1 << 20
 _STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: |$)")
@@ -43,42 +37,24 @@ class Line(asyncio.Protocol):
         self.usable = True
         """Whether another request may be sent."""
         self._hang_up = hang_up
-        self._buffers: tuple[memoryview, memoryview] | None = None
         self._maker = transport.get_protocol()
         self._answer = Incoming()
         self._reply: asyncio.Future[Reply] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._told: Callable[[int], None] = _nobody
         transport.set_protocol(self)
-        # Only when nothing is left to write, the bytes of a piece are not needed any more.
-        transport.set_write_buffer_limits(high=1, low=0)
 
-    @property
-    def buffers(self) -> tuple[memoryview, memoryview]:
-        """Memory for pieces of bodies, used again and again: the kernel clears what is new, page by page."""
-        if self._buffers is None:
-            self._buffers = two_buffers()
-        return self._buffers
-
-    async def send(self, head: bytes, body: bytes | Pieces, told: Callable[[int], None]) -> Reply:
-        """Send a request and return its answer; `told` hears how many bytes of that have come.
-
-        A piece of the body must stay as it is until the next but one is asked for. Raises what asking for a piece
-        raises, and OSError.
-        """
+    async def send(self, head: bytes, body: bytes, told: Callable[[int], None]) -> Reply:
+        """Send a request and return its answer; `told` hears how many bytes of that have come. Raises OSError."""
         self.usable = False
-        whole = True
         self._answer, self._told = Incoming(), told
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._reply = reply
         try:
-            if isinstance(body, bytes):
-                self.transport.writelines((head, body))
-            else:
-                whole = await self._send_pieces(head, body, reply)
+            self.transport.writelines((head, body))
             answer = await reply
             # What was not sent of a body would be taken from the next request.
-            self.usable = whole and not answer.last and self._room is None and not self.transport.is_closing()
+            sent = not self.transport.get_write_buffer_size()
+            self.usable = sent and not answer.last and not self.transport.is_closing()
         finally:
             self._reply, self._told = None, _nobody
             if reply.done() and not reply.cancelled():
@@ -87,33 +63,11 @@ class Line(asyncio.Protocol):
                 self.close()
         return answer
 
-    async def _send_pieces(self, head: bytes, pieces: Pieces, reply: "asyncio.Future[Reply]") -> bool:
-        """Send a body; False if the answer came before all of it was sent."""
-        self.transport.write(head)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if self._room is not None:
-                    await self._room
-                if reply.done():
-                    return False
-                self.transport.write(piece)
-        return True
-
     def close(self) -> None:
         """End the connection at once, whatever is on its way."""
         self.usable = False
         self.transport.abort()
         self._hang_up()
-
-    def pause_writing(self) -> None:
-        """Have the next piece wait."""
-        self._room = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        """Have it go."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        self._room = None
 
     def data_received(self, data: bytes) -> None:
         """Take some of an answer."""
@@ -128,7 +82,6 @@ class Line(asyncio.Protocol):
         self._told(self._answer.received_bytes)
         if reply is not None:
             self._reply.set_result(reply)
-            self._let_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end for that of an answer which told no other, or for a failure."""
@@ -141,12 +94,6 @@ class Line(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(error)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Have a sender that waits for room look what happened; what he wrote is still on its way."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
 
 
 class Incoming:
@@ -221,11 +168,6 @@ class Incoming:
             return None
         status, headers, last = self._head
         return Reply(status, headers, bytes(self._body), last=last or bool(self._data))
-
-
-def two_buffers() -> tuple[memoryview, memoryview]:
-    """Return memory for two pieces of a body."""
-    return memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES))
 
 
 def head(method: str, target: str, headers: Mapping[str, str]) -> bytes:

@@ -157,8 +157,20 @@ class RetryingStore:
         return self._inner.folders(prefix)
 
     async def delete(self, key: str) -> None:
-        """Remove an object."""
-        await self._patiently(lambda: self._inner.delete(key))
+        """Remove an object; once that may have been done it is not tried again, or it would take what came since."""
+        failures: list[UnavailableError] = []
+
+        async def once() -> None:
+            try:
+                await self._inner.delete(key)
+            except ThrottledError:
+                raise
+            except UnavailableError as error:
+                failures.append(error)
+
+        await self._patiently(once)
+        if failures:
+            raise failures[0]
 
     async def aclose(self) -> None:
         """Close the store within."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from daemon.curating.shelf import GRACE, HOUR, Shelf, manifest
-from daemon.making import job_id
+from daemon.making import Fault, FaultyStore, job_id
 from dropoff.errors import RefusedError
 from dropoff.records import Sweep, encode
 from dropoffd.catalogue import keys
@@ -129,6 +129,11 @@ class Meddling(DirectoryStore):
         await self._happen(self.after, "sweep" if sweeps else key)
         return stat
 
+    async def delete(self, key: str) -> None:
+        """Remove an object."""
+        await super().delete(key)
+        await self._happen(self.after, f"delete {key}")
+
 
 class Meddled(Shelf):
     """A store that is filled by hand while it is looked at."""
@@ -243,6 +248,22 @@ async def test_two_collections_leave_each_others_objects_alone(meddled: Meddled)
     meddled.age(other, 25)
     await meddled.collect()
     assert not (meddled.root / other).exists()
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["gone", "stored anew"])
+async def test_a_lost_answer_takes_nothing_that_came_since(meddled: Meddled, anew: bool) -> None:
+    """After a removal that nobody answered the collection looks again: what was stored meanwhile stays."""
+    content = await meddled.content("a")
+    store = FaultyStore(meddled.store, [Fault("delete", UnavailableError("no answer"), after=True)])
+
+    async def store_anew() -> None:
+        await meddled.put(content, b"content")
+
+    if anew:
+        meddled.store.after[f"delete {content}"] = store_anew
+    done = await Collector(store, "cv", GRACE, SystemClock()).run(apply=True)
+    assert not store.script
+    assert (done.removed, meddled.contents) == ((0, {content}) if anew else (1, set()))
 
 
 class Sleeping(SystemClock):

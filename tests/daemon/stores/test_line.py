@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dropoffd.stores.base import Bytes, UnavailableError, UnreachableError
+from dropoffd.stores.base import Body, Bytes, UnavailableError, UnreachableError
 from dropoffd.stores.http import Http
 from dropoffd.stores.line import Incoming, head
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 LARGE_BYTES = 64 << 20
+LARGE = [bytes(LARGE_BYTES), Bytes(bytes(LARGE_BYTES), "")]
 
 ANSWERS: dict[str, tuple[bytes, int, bytes]] = {
     "with a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", 200, b"body"),
@@ -185,11 +186,11 @@ async def test_a_new_connection_that_ends_is_told(server: Server, http: Http) ->
         await http.request("PUT", server.url, {}, b"content")
 
 
-async def test_an_early_answer_ends_the_sending(server: Server, http: Http) -> None:
+@pytest.mark.parametrize("body", LARGE, ids=["whole", "in pieces"])
+async def test_an_early_answer_ends_the_sending(server: Server, http: Http, body: Body | bytes) -> None:
     """A server that refuses a body before it has all of it is heard, and the connection is not used again."""
     server.script, server.read_bodies = [b"HTTP/1.1 403 -\r\ncontent-length: 0\r\n\r\n", OK], False
     sent: list[int] = []
-    body = Bytes(bytes(LARGE_BYTES), "")
     assert (await http.request("PUT", server.url, {}, body, sent.append)).status == 403
     assert sum(sent) < LARGE_BYTES
     assert (await http.request("PUT", server.url, {}, b"")).status == 200
@@ -238,10 +239,11 @@ def test_a_header_is_one_line(value: str) -> None:
         head("PUT", "/key", {"x-note": value})
 
 
-async def test_a_request_that_is_given_up_leaves_no_half(server: Server, http: Http) -> None:
+@pytest.mark.parametrize("body", LARGE, ids=["whole", "in pieces"])
+async def test_a_request_that_is_given_up_leaves_no_half(server: Server, http: Http, body: Body | bytes) -> None:
     """Whoever is interrupted while a body is on its way leaves a connection that nobody uses again."""
     server.script, server.read_bodies = [b"", OK], False
-    stuck = asyncio.create_task(http.request("PUT", server.url, {}, Bytes(bytes(LARGE_BYTES), "")))
+    stuck = asyncio.create_task(http.request("PUT", server.url, {}, body))
     await server.asked.wait()
     stuck.cancel()
     with pytest.raises((asyncio.CancelledError, UnavailableError)):
