@@ -32,7 +32,7 @@ from bench import (  # noqa: E402
     status,
     training,
 )
-from bench.rig import Result, Rig, Usage  # noqa: E402  # same
+from bench.rig import Result, Rig, Usage, speed_seconds  # noqa: E402  # same
 
 Bench = Callable[[Rig], Iterator[Result]]
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in arguments.benches or BENCHES:
             print(f"{name}: {_first_line(BENCHES[name])}", flush=True)
+            speed = speed_seconds()
             began, usage = time.monotonic(), Usage.now()
             place = directory / name
             place.mkdir()
@@ -74,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.rmtree(place)
             elsewhere[name] = usage.elsewhere()
             _print_table(results[name])
-            print(f"  ({time.monotonic() - began:.0f} s; {_disturbed(elsewhere[name])})\n", flush=True)
+            took = f"{time.monotonic() - began:.0f} s"
+            loops = (
+                f"a million steps of Python take {_shown(speed, 's')} before, {_shown(speed_seconds(), 's')} after"
+            )
+            print(f"  ({took}; {loops}; {_disturbed(elsewhere[name])})\n", flush=True)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         if arguments.json:

@@ -21,6 +21,7 @@ NO_QUOTA_BYTES = 1 << 50
 
 _PIECE_BYTES = 8 << 20
 _QUIET_SLEEPS = 2
+_LOOPS = 1_000_000
 _LOOK_SECONDS = 0.1
 _QUIET_MOST_SECONDS = 60.0
 
@@ -196,6 +197,17 @@ class Usage:
         """Return which part of all that could be spent since then neither we nor ended children of ours spent."""
         now = Usage.now()
         return max(0.0, (now.busy - self.busy) - (now.ours - self.ours)) / max(0.01, now.spent - self.spent)
+
+
+def speed_seconds() -> float:
+    """Return how long a fixed piece of Python takes just now: a machine may be half as fast as an hour ago."""
+
+    def loop() -> None:
+        total = 0
+        for number in range(_LOOPS):
+            total += number
+
+    return min(seconds(loop) for _ in range(5))
 
 
 def pid_of(daemon: DaemonProcess) -> int:
