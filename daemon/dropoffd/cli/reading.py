@@ -1,15 +1,13 @@
 """The commands that read stores: through the daemon, which has the credentials, or here, where none runs."""
 
 import argparse
-import asyncio
 import os
-from collections.abc import Callable
 from typing import TypeVar
 
-from dropoff.answers import Answer, Fetched, VersionReport, decode_any_reply
+from dropoff.answers import Fetched, VersionReport, decode_any_reply
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
-from dropoff.errors import ProtocolError, UnavailableError, UsageError
+from dropoff.errors import ProtocolError, UnavailableError
 from dropoff.names import check_name, printable
 from dropoff.questions import Curating, Fetch, Reading
 from dropoff.reading import umask, version_named
@@ -64,7 +62,9 @@ def _answer(
     try:
         connection = Connection(settings, SILENCE_SECONDS, decode_any_reply)
     except OSError:
-        reply: object = asyncio.run(_here(settings, asked, fd, counter.add))
+        from dropoffd.cli.here import answer_here  # noqa: PLC0415  # the other commands must not pay for all this
+
+        reply: object = answer_here(settings, asked, fd, counter.add)
     else:
         try:
             reply = checked(connection.ask(asked, fd, lambda working: counter.set(working.done)))
@@ -77,29 +77,3 @@ def _answer(
     if not isinstance(reply, kind):
         raise ProtocolError(f"unable to understand the daemon: it answered {type(reply).__name__}")
     return reply
-
-
-async def _here(
-    settings: Settings, asked: Reading | Curating, fd: int | None, progress: Callable[[int], None]
-) -> Answer:
-    # The other commands must not pay for all this.
-    from dropoffd.cli.here import stores_here  # noqa: PLC0415
-    from dropoffd.clock import SystemClock  # noqa: PLC0415
-    from dropoffd.curator import Curator  # noqa: PLC0415
-    from dropoffd.fetch.cache import Cache  # noqa: PLC0415
-    from dropoffd.index.index import Indexes  # noqa: PLC0415
-    from dropoffd.reader import Reader  # noqa: PLC0415
-    from dropoffd.stores.elsewhere.elsewhere import Elsewhere  # noqa: PLC0415
-
-    clock = SystemClock()
-    try:
-        async with stores_here(settings) as stores:
-            cache, indexes = Cache(settings.cache_dir, settings.cache_max_bytes), Indexes(settings.cache_dir)
-            if isinstance(asked, Curating):
-                return await Curator(stores, indexes, clock, settings.retention).answer(asked, progress)
-            elsewhere = Elsewhere(clock, allow_private=settings.allow_private_references)
-            return await Reader(stores, cache, indexes, clock, elsewhere).answer(asked, fd, progress)
-    except OSError as error:
-        raise UsageError(
-            f"unable to read or write on this machine: {error}", hint="check permissions and the room on the disk"
-        ) from error
