@@ -27,7 +27,7 @@ from support.daemon import DaemonProcess, MakeDaemon
      ({"name": "../up"}, UsageError), ({"name": b"a\0b"}, UsageError), ({"name": "x" * 256}, UsageError),
      ({"prefix": "../up"}, UsageError), ({"prefix": "/absolute"}, UsageError), ({"prefix": "\udcff"}, UsageError),
      ({"tags": "one string"}, UsageError), ({"tags": [""]}, UsageError), ({"tags": [1]}, UsageError),
-     ({"metadata": {"a": object()}}, UsageError), ({"metadata": {"a": {1, 2}, "b": object()}}, UsageError),
+     ({"metadata": {"a": object}}, UsageError), ({"metadata": {"a": {1, 2}, "b": object}}, UsageError),
      ({"metadata": [1]}, UsageError), ({"metadata": {"a": "\ud800"}}, UsageError),
      ({"metadata": {"a": "x" * (2 << 20)}}, DropoffError), ({"metadata": {"a": 2**64}}, UsageError),
      ({"priority": 0.5}, UsageError), ({"description": 5}, UsageError), ({"description": "\ud800"}, UsageError),
