@@ -18,6 +18,8 @@ from faults.campaign import Writer
 from support.daemon import DaemonProcess, MakeDaemon
 
 KILLS = int(os.environ.get("DROPOFF_TEST_KILLS", "200"))
+# So that processes which share the tests share the rounds.
+PARTS = 4
 SEED = os.environ.get("DROPOFF_TEST_SEED") or os.urandom(4).hex()
 WRITERS = 3
 
@@ -43,10 +45,13 @@ def _try_to_start(daemon: DaemonProcess) -> None:
 
 
 @pytest.mark.timeout(120 + 2 * KILLS)
-def test_nothing_acknowledged_is_lost_torn_or_doubled_by_kills(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_nothing_acknowledged_is_lost_torn_or_doubled_by_kills(
+    make_daemon: MakeDaemon, tmp_path: Path, part: int
+) -> None:
     """Whoever is killed, whenever: every save that returned is in the store once, with the bytes of its call."""
     print(f"replay: DROPOFF_TEST_KILLS={KILLS} DROPOFF_TEST_SEED={SEED} pytest {__file__}")
-    chance = random.Random(SEED)
+    chance = random.Random(f"{SEED}-{part}")
     daemon = make_daemon(
         answer_deadline_seconds=0.5, retry_first_seconds=0.05, copy_after_seconds=chance.choice((0.05, 10))
     )
@@ -56,7 +61,7 @@ def test_nothing_acknowledged_is_lost_torn_or_doubled_by_kills(make_daemon: Make
     for one in writers:
         one.start()
     try:
-        for _ in range(KILLS):
+        for _ in range(KILLS // PARTS):
             time.sleep(chance.choice((chance.uniform(0, 0.1), chance.uniform(0, 0.5))))
             assert [one.name for one in writers if not one.alive] == []
             victims = chance.choices(("daemon", "start", "writer", "both"), (50, 12, 18, 20))[0]

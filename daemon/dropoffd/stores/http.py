@@ -29,6 +29,7 @@ from dropoffd.stores import line
 from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
 from dropoffd.stores.line import Line
 from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
+from dropoffd.stores.turns import Turns
 
 ANSWER_MOST_BYTES = 64 << 20
 _CONNECT_SECONDS = 5.0
@@ -99,6 +100,7 @@ class Http:
         self._watchdog: asyncio.Task[None] | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._idle: dict[str, list[tuple[float, Line]]] = {}
+        self._turns = Turns()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -182,7 +184,7 @@ class Http:
         # Large bodies are for aiohttp: its cost is small beside theirs, and it tells a connection reset at once.
         if method == "PUT" and proxy is None and isinstance(body, bytes):
             return await self._upload(target, sent, body, progress, wire)
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire)
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns)
         async with self._opened().request(
             method,
             target,
@@ -293,7 +295,9 @@ def _fresh(idle_since: float, known: Line) -> bool:
     )
 
 
-async def _pieces(body: Body, progress: Progress | None, wire: Wire) -> AsyncGenerator[memoryview | bytes, None]:
+async def _pieces(
+    body: Body, progress: Progress | None, wire: Wire, turns: Turns
+) -> AsyncGenerator[memoryview | bytes, None]:
     """Yield the body's bytes, read where that waits for no disk, else in a thread.
 
     Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
@@ -302,6 +306,7 @@ async def _pieces(body: Body, progress: Progress | None, wire: Wire) -> AsyncGen
     offset = turn = 0
     while offset < body.size_bytes:
         wire.waits_for_us = True
+        await turns.take()
         try:
             piece = await _piece(body, buffers[turn], offset)
         except Exception as error:
