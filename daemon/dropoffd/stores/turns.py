@@ -8,14 +8,14 @@ import asyncio
 from collections import deque
 
 # Half a millisecond of work, with pieces of 256 KiB. With four a save waits half as long again.
-_PIECES_A_TURN = 2
+PIECES_A_TURN = 2
 
 
 class Turns:
     """Lets a few in each turn of the running loop, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._left = _PIECES_A_TURN
+        self._left = PIECES_A_TURN
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._renewing = False
 
@@ -32,7 +32,7 @@ class Turns:
         await place
 
     def _renew(self) -> None:
-        self._left = _PIECES_A_TURN
+        self._left = PIECES_A_TURN
         self._renewing = bool(self._waiting)
         while self._waiting and self._left:
             place = self._waiting.popleft()

@@ -12,6 +12,7 @@ import pytest
 from dropoffd.stores.base import Body, Bytes, UnavailableError, UnreachableError
 from dropoffd.stores.http import Http
 from dropoffd.stores.line import Incoming, head
+from dropoffd.stores.turns import PIECES_A_TURN
 
 pytestmark = pytest.mark.anyio
 
@@ -195,6 +196,35 @@ async def test_an_early_answer_ends_the_sending(server: Server, http: Http, body
     assert sum(sent) < LARGE_BYTES
     assert (await http.request("PUT", server.url, {}, b"")).status == 200
     assert server.connections == 2
+
+
+class Counting(Bytes):
+    """A body that counts how many pieces of it are read between two of the loop's turns that others get."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data, "")
+        self.in_a_row = self.most_in_a_row = 0
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Count."""
+        self.in_a_row += 1
+        self.most_in_a_row = max(self.most_in_a_row, self.in_a_row)
+        return super().read_cached(buffer, offset)
+
+    async def be_another(self) -> None:
+        """Take each turn of the loop."""
+        while True:
+            self.in_a_row = 0
+            await asyncio.sleep(0)
+
+
+async def test_a_large_body_leaves_the_loop_to_others(server: Server, http: Http) -> None:
+    """However much the socket takes, others get their turn after every few pieces."""
+    server.script, body = [OK], Counting(bytes(LARGE_BYTES))
+    another = asyncio.create_task(body.be_another())
+    assert (await http.request("PUT", server.url, {}, body)).status == 200
+    another.cancel()
+    assert 0 < body.most_in_a_row <= PIECES_A_TURN
 
 
 async def test_over_tls_it_is_the_same(certificate: Path) -> None:

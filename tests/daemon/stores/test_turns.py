@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dropoffd.stores.turns import _PIECES_A_TURN, Turns
+from dropoffd.stores.turns import PIECES_A_TURN, Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -32,20 +32,20 @@ async def test_only_a_few_go_in_each_turn() -> None:
     await asyncio.gather(*(send(name) for name in range(SENDERS)))
     counting.cancel()
     assert len(gone) == SENDERS * PIECES
-    assert counted[0] >= SENDERS * PIECES // _PIECES_A_TURN - 1
+    assert counted[0] >= SENDERS * PIECES // PIECES_A_TURN - 1
     for turn in {turn for turn, _ in gone}:
-        assert sum(one == turn for one, _ in gone) <= _PIECES_A_TURN
+        assert sum(one == turn for one, _ in gone) <= PIECES_A_TURN
     # Who has sent a piece comes after all who wait.
     names = [name for _, name in gone]
-    assert names[_PIECES_A_TURN : _PIECES_A_TURN + SENDERS] == list(range(SENDERS))
+    assert names[PIECES_A_TURN : PIECES_A_TURN + SENDERS] == list(range(SENDERS))
 
 
 async def test_who_gives_up_takes_no_turn() -> None:
     """A sender that is interrupted while it waits holds up nobody behind it."""
     turns = Turns()
-    for _ in range(_PIECES_A_TURN):
+    for _ in range(PIECES_A_TURN):
         await turns.take()
-    given_up = [asyncio.create_task(turns.take()) for _ in range(2 * _PIECES_A_TURN)]
+    given_up = [asyncio.create_task(turns.take()) for _ in range(2 * PIECES_A_TURN)]
     last = asyncio.create_task(turns.take())
     await asyncio.sleep(0)
     for one in given_up:
