@@ -41,6 +41,7 @@ from dropoffd.stores.base import (
     UnavailableError,
     ignore_progress,
 )
+from dropoffd.stores.retry import Patience
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,6 @@ _log = logging.getLogger(__name__)
 GRACE_LEAST_SECONDS = 86400.0
 _SWEPT_AT_ONCE = 500
 _REMOVED_AT_ONCE = 16
-_TRIES = 3
 _TOLD_MOST = 100
 # A sweep that takes longer than this gives up, long before deliveries stop to respect what it announced.
 _SWEEP_SECONDS = SWEEP_MOST_SECONDS / 4
@@ -79,6 +79,7 @@ class Collector:
         self._project = project
         self._grace = grace_seconds
         self._clock = clock
+        self._patiently = Patience(clock)
         # There as long as this goes on, so that deliveries know of it; each sweep has one more.
         self._going_on = keys.sweep_key(project, new_job_id())
         self._old: dict[str, _Content] = {}
@@ -243,20 +244,21 @@ class Collector:
         return len(removed), sum(removed)
 
     async def _remove_one(self, key: str, content: _Content) -> bool:
-        """Remove an object unless it was stored anew; after an answer that was lost, look whether it is done."""
-        for tries_left in reversed(range(_TRIES)):
+        """Remove an object unless it was stored anew; return whether this did it. Each try looks at it again."""
+        asked = False
+
+        async def once() -> bool:
+            nonlocal asked
             try:
                 if _second(await self._store.head(key)) != content.second:
                     return False
-                await self._store.delete(key)
-            except NotFoundError:  # this did it after all, or another collection was faster
-                break
-            except UnavailableError:
-                if not tries_left:
-                    raise
-            else:
-                break
-        return True
+            except NotFoundError:  # an answer was lost; or another collection was faster
+                return asked
+            asked = True
+            await self._store.delete(key)
+            return True
+
+        return await self._patiently(once)
 
     async def _announce(self, key: str, some: Iterable[str]) -> Stat:
         await overwrite(self._store, key, encode(Sweep(keys=tuple(some), created=moment(self._clock.now()))))

@@ -12,8 +12,8 @@ claims for the first time, and reads what names objects after that: a claim that
 was for something that it reads.
 """
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
@@ -34,6 +34,8 @@ from dropoffd.stores.base import (
     UnavailableError,
     ignore_progress,
 )
+
+_log = logging.getLogger(__name__)
 
 # An object that was stored, or claimed, so long ago is looked at again before it is named. Well within the shortest
 # time for which a collection leaves alone what nobody names.
@@ -63,9 +65,10 @@ async def claimed(store: Store, project: str, job: str, wanted: Collection[str],
         raise VanishedError(gone)
     yield
     if not sweeps:
-        # One that stays keeps garbage a day longer, which is no reason to deliver all of it again.
-        with contextlib.suppress(StoreError):
+        try:
             await store.delete(key)
+        except StoreError as error:  # it keeps garbage a day longer, which is no reason to deliver all of it again
+            _log.info("claim left behind key=%s cause=%s", key, error)
 
 
 def is_proven(moment: float, now: float) -> bool:

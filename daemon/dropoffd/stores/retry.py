@@ -38,6 +38,16 @@ _THROTTLE_MOST_SECONDS = 10.0
 _jitter = tenacity.wait_random_exponential(multiplier=_FIRST_SECONDS, max=_MOST_SECONDS)
 
 
+def _put_off(error: BaseException) -> bool:
+    return isinstance(error, ThrottledError) and error.after_seconds <= _THROTTLE_MOST_SECONDS
+
+
+def _worth_it(error: BaseException) -> bool:
+    if isinstance(error, ThrottledError):
+        return _put_off(error)
+    return isinstance(error, UnavailableError) and not isinstance(error, UnreachableError)
+
+
 class Patience:
     """Tries an operation again while that is of use and one store's budget lasts."""
 
@@ -45,16 +55,20 @@ class Patience:
         self._clock = clock
         self._budget = Budget()
 
-    async def __call__(self, once: Callable[[], Awaitable[T]]) -> T:
-        """Return what `once` returns, in one of a few tries."""
+    async def __call__(
+        self, once: Callable[[], Awaitable[T]], worth_it: Callable[[BaseException], bool] = _worth_it
+    ) -> T:
+        """Return what `once` returns, in one of a few tries; `worth_it` tells which failures call for another."""
         try:
             result = await once()
         except UnavailableError as error:
-            return await self._again(once, error)
+            return await self._again(once, error, worth_it)
         self._budget.deposit(retried=False)
         return result
 
-    async def _again(self, once: Callable[[], Awaitable[T]], error: UnavailableError) -> T:
+    async def _again(
+        self, once: Callable[[], Awaitable[T]], error: UnavailableError, worth_it: Callable[[BaseException], bool]
+    ) -> T:
         """Go on after a first try that failed: only then are the machinery's 100 us well spent."""
         failures = [error]
 
@@ -66,7 +80,7 @@ class Patience:
             return result
 
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_it),
+            retry=tenacity.retry_if_exception(worth_it),
             stop=self._is_over,
             wait=_pause_seconds,
             sleep=self._clock.sleep,
@@ -77,12 +91,6 @@ class Patience:
     def _is_over(self, state: tenacity.RetryCallState) -> bool:
         # In this order: the budget pays for tries that are made.
         return state.attempt_number >= TRIES or not self._budget.withdraw()
-
-
-def _worth_it(error: BaseException) -> bool:
-    if isinstance(error, ThrottledError):
-        return error.after_seconds <= _THROTTLE_MOST_SECONDS
-    return isinstance(error, UnavailableError) and not isinstance(error, UnreachableError)
 
 
 def _pause_seconds(state: tenacity.RetryCallState) -> float:
@@ -158,19 +166,7 @@ class RetryingStore:
 
     async def delete(self, key: str) -> None:
         """Remove an object; once that may have been done it is not tried again, or it would take what came since."""
-        failures: list[UnavailableError] = []
-
-        async def once() -> None:
-            try:
-                await self._inner.delete(key)
-            except ThrottledError:
-                raise
-            except UnavailableError as error:
-                failures.append(error)
-
-        await self._patiently(once)
-        if failures:
-            raise failures[0]
+        await self._patiently(lambda: self._inner.delete(key), _put_off)
 
     async def aclose(self) -> None:
         """Close the store within."""

@@ -95,6 +95,16 @@ async def test_who_counts_on_what_is_being_removed_waits(shelf: Shelf) -> None:
     assert not claim.exists()
 
 
+async def test_a_claim_that_cannot_be_taken_back_fails_no_delivery(shelf: Shelf) -> None:
+    """What was named is named: a store that does not answer then keeps the claim, and nothing is raised."""
+    content = await shelf.content("a")
+    store = FaultyStore(shelf.store, [Fault("stat", None), Fault("delete", UnavailableError("no answer"))])
+    async with claimed(store, "cv", job_id(1), {content}, time.time()):
+        pass
+    assert not store.script
+    assert (shelf.root / keys.claim_key("cv", job_id(1))).exists()
+
+
 async def test_what_is_gone_is_told(shelf: Shelf) -> None:
     """Objects that are not there any more are named, so that they are sent again."""
     content = await shelf.content("a")
@@ -264,6 +274,17 @@ async def test_a_lost_answer_takes_nothing_that_came_since(meddled: Meddled, ane
     done = await Collector(store, "cv", GRACE, SystemClock()).run(apply=True)
     assert not store.script
     assert (done.removed, meddled.contents) == ((0, {content}) if anew else (1, set()))
+
+
+async def test_what_another_collection_removed_is_not_counted(meddled: Meddled) -> None:
+    """An object that is gone before this collection asks for its removal is somebody else's work."""
+    content = await meddled.content("a")
+
+    async def be_faster() -> None:
+        (meddled.root / content).unlink()
+
+    meddled.store.after["sweep"] = be_faster
+    assert ((await meddled.collect()).removed, meddled.contents) == (0, set())
 
 
 class Sleeping(SystemClock):
