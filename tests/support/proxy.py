@@ -48,7 +48,7 @@ class Proxy:
         self._do(self._switch(passing=False))
 
     def reset(self) -> None:
-        """Reset every connection, and each that comes."""
+        """Reset every connection, and each that comes as soon as something is said on it."""
         self._do(self._reset())
 
     def refuse(self) -> None:
@@ -111,6 +111,8 @@ class Proxy:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._resets:
+            # Not before: a reset in answer to nothing may look like a connection that was never made.
+            await reader.read(1)
             reset(writer.transport)
             return
         await self._passing.wait()

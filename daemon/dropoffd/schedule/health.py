@@ -11,7 +11,14 @@ import enum
 import msgspec
 
 from dropoff.errors import DropoffError
-from dropoffd.stores.base import DeniedError, StalledError, StoreError, ThrottledError, UnreachableError
+from dropoffd.stores.base import (
+    BrokenError,
+    DeniedError,
+    StalledError,
+    StoreError,
+    ThrottledError,
+    UnreachableError,
+)
 
 # A network that is back is noticed within five seconds; whoever has to give permission takes longer.
 _UNREACHABLE_SECONDS, _UNREACHABLE_MOST_SECONDS = 1.0, 3.0
@@ -82,7 +89,7 @@ class Health:
 
     def failed(self, seq: int, error: DropoffError, now: float) -> Blame:
         """Take note that a delivery failed and return whom that is held against."""
-        if not isinstance(error, UnreachableError | DeniedError | ThrottledError):
+        if not isinstance(error, BrokenError | UnreachableError | DeniedError | ThrottledError):
             return Blame.JOB
         worked_then = self._suspects.pop(seq, None)
         nobody_there = isinstance(error, UnreachableError) and not isinstance(error, StalledError)

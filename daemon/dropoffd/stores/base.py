@@ -57,6 +57,10 @@ class ThrottledError(UnavailableError):
         self.after_seconds = after_seconds
 
 
+class BrokenError(UnavailableError):
+    """The connection ended, or made no sense, before an answer was there. Whoever comes next may fare better."""
+
+
 class UnreachableError(UnavailableError):
     """Nobody answers: no route, no name, no connection, or silence. Whoever comes next would meet the same."""
 

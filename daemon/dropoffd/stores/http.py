@@ -2,8 +2,7 @@
 
 What it promises beyond aiohttp: a body is read in pieces that never block the event loop and held in two small
 buffers; silence is noticed within seconds, at every stage; connections recover within a second of the network's
-return. What goes wrong on the way is UnavailableError, or UnreachableError where the next request would meet the
-same.
+return. What goes wrong on the way is BrokenError, or UnreachableError where the next request would meet the same.
 
 An upload has no total time limit: it may take as long as bytes move (`silence.py`).
 """
@@ -26,7 +25,7 @@ from yarl import URL
 
 from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores import line
-from dropoffd.stores.base import Body, CorruptError, Progress, UnavailableError, UnreachableError
+from dropoffd.stores.base import Body, BrokenError, CorruptError, Progress, UnavailableError, UnreachableError
 from dropoffd.stores.line import Line
 from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
 from dropoffd.stores.turns import Turns
@@ -160,7 +159,7 @@ class Http:
                 if wire.failure is not None:  # the body's own, which aiohttp wraps
                     raise wire.failure from None
                 cause = str(error) or type(error).__name__
-                raise UnavailableError(f"unable to use {_shown(url)}: {cause}", hint=HINT) from error
+                raise BrokenError(f"unable to use {_shown(url)}: {cause}", hint=HINT) from error
             finally:
                 self._wires.discard(wire)
         assert wire.silence is not None, "nobody else cancels the scope"  # noqa: S101  # a programming error

@@ -4,6 +4,7 @@ import pytest
 
 from dropoffd.schedule.health import Blame, Health
 from dropoffd.stores.base import (
+    BrokenError,
     CorruptError,
     DeniedError,
     RefusedError,
@@ -15,6 +16,7 @@ from dropoffd.stores.base import (
 )
 
 STORE_WIDE = [
+    BrokenError("reset"),
     UnreachableError("away"),
     StalledError("no answer"),
     DeniedError("no", hint="give access"),
@@ -104,14 +106,15 @@ def test_a_store_that_takes_a_part_works_again() -> None:
     assert health.places(4, 1) == 4
 
 
-def test_a_job_is_not_to_blame_that_nobody_was_there() -> None:
+@pytest.mark.parametrize("error", [BrokenError("reset"), StalledError("no answer")], ids=repr)
+def test_a_job_is_not_to_blame_that_nobody_was_there(error: StoreError) -> None:
     """A job that meets one outage after another is not to blame, whatever arrived in between; one that stalls is."""
     health = Health()
-    health.failed(1, StalledError("no answer"), 0)
+    health.failed(1, error, 0)
     health.worked(2)
     assert health.failed(1, UnreachableError("away"), 9) is Blame.STORE
     health.worked(2)
-    assert health.failed(1, StalledError("no answer"), 19) is Blame.JOB
+    assert health.failed(1, error, 19) is Blame.JOB
 
 
 def test_a_job_that_advances_between_failures_is_not_to_blame() -> None:
