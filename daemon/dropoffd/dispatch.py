@@ -100,7 +100,6 @@ class Dispatch:
         self._due_at = -math.inf
         self.paused = False
         self.rate = Rate(clock)
-        spool.busy = lambda: bool(self._running)
         spool.on_advance = self._advanced
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@ A link is an object at the run; that of a use is one at the version, too, so tha
 Links are made once and never change; who makes one again finds it there.
 """
 
+import logging
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -15,7 +16,9 @@ from dropoff.saves import RunInfo
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.publish import create, moment
 from dropoffd.catalogue.reading import read_small
-from dropoffd.stores.base import AlreadyExistsError, NotFoundError, Store
+from dropoffd.stores.base import AlreadyExistsError, CorruptError, NotFoundError, RefusedError, Store
+
+_log = logging.getLogger(__name__)
 
 
 async def made_output(store: Store, run: RunInfo, manifest: Manifest, number: int) -> None:
@@ -52,9 +55,16 @@ async def users(store: Store, project: str, artifact: str, number: int) -> list[
 
 
 async def remove_uses(store: Store, project: str, run: str) -> None:
-    """Remove, at both ends, that a run uses versions."""
-    for link in [link async for link in _read(store, keys.run_links_prefix(project, run, Role.INPUT))]:
-        for key in keys.link_keys(msgspec.convert(link, LinkRecord, from_attributes=True)):
+    """Remove, at both ends, that a run uses versions; of a link that cannot be read only what is at the run goes."""
+    for at_run in [stat.key async for stat in store.list(keys.run_links_prefix(project, run, Role.INPUT))]:
+        try:
+            ends = keys.link_keys(await read_small(store, at_run, decode_link))
+        except NotFoundError:
+            continue
+        except (CorruptError, RefusedError) as error:
+            _log.warning("a version may go on telling of a run that is removed run=%s cause=%s", run, error.message)
+            ends = (at_run,)
+        for key in ends:
             await store.delete(key)
 
 

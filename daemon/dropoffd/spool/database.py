@@ -40,6 +40,8 @@ LOG_BYTES = 32 << 20
 # A commit on the event loop's own thread spares two changes of thread, a third of a save's time. It is done
 # while the loop has nothing else to do and for as long as the disk answers as quickly as this.
 PROMPT_SECONDS = 0.005
+# Whoever is served at that moment is waited for no longer than a change of thread would take on a busy machine.
+TURN_SECONDS = 0.002
 # After a slow one it is left off for a while, longer each time in a row: every disk hesitates now and then.
 PROMPT_AGAIN_SECONDS, PROMPT_AGAIN_MOST_SECONDS = 0.1, 5.0
 # So many operations at once may leave work for later; the next one then waits until it is done.
@@ -102,17 +104,16 @@ class Database:
 
     @property
     def prompt(self) -> bool:
-        """Tell whether the disk was quick lately, and nothing else is to be done first."""
-        # Only the thread writes the log back.
+        """Tell whether the disk was quick lately, and nothing that only the thread does is due."""
         due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS or self._unfinished >= UNFINISHED_MOST
-        return not due and time.monotonic() >= self._prompt_from and self._requests.empty()
+        return not due and time.monotonic() >= self._prompt_from
 
     def at_once(self, operation: Operation[T], *, unfinished: bool = False) -> T | None:
-        """Do as `run`, here and now; None, and nothing done, if the disk is slow or somebody else is served.
+        """Do as `run`, here and now, before what waits; None, and nothing done, if that would take long.
 
         With `unfinished` the operation leaves work for `finish`.
         """
-        if not self.prompt or not self._turn.acquire(blocking=False):
+        if not self.prompt or not self._turn.acquire(timeout=TURN_SECONDS):
             return None
         began = time.monotonic()
         request = _Request(operation)

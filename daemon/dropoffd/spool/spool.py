@@ -39,8 +39,6 @@ class Spool:
         self._ended_since_prune = 0
         self._runs: dict[tuple[str, str, str], int] = {}
         self.quota = Quota(state_dir, quota_bytes, floor_bytes, 0)
-        self.busy: Callable[[], bool] = lambda: False
-        """Tells whether the event loop has deliveries to look after; then no commit may hold it up."""
         self.on_advance: Callable[[int], None] = lambda _: None
         """Told the job whenever a row says that the store confirmed some of it."""
         self.changed = anyio.Event()
@@ -59,8 +57,8 @@ class Spool:
 
     @property
     def prompt(self) -> bool:
-        """Tell whether a commit may hold up the event loop now, and would be done at once."""
-        return not self.busy() and self._database.prompt
+        """Tell whether a commit would be done at once, so that it may hold up the event loop."""
+        return self._database.prompt
 
     def accept_at_once(self, save: Save, content: Content) -> int | None:
         """Take a file into custody here and now; None, and nothing done, where `accept` has to do it.

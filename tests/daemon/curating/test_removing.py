@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from daemon.curating.shelf import Shelf, manifest
-from dropoff.questions import Find, Subject, VersionState
-from dropoff.records import AliasRecord, RunRecord, StateRecord, encode
+from dropoff.questions import Find, Role, Subject, VersionState
+from dropoff.records import AliasRecord, LinkRecord, RunRecord, StateRecord, encode
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.newest import newest_version
 from dropoffd.clock import SystemClock
@@ -84,3 +84,18 @@ async def test_a_run_that_is_half_removed_is_found(shelf: Shelf) -> None:
         else:
             await removal.run(apply=True)
     assert not list(shelf.root.glob("cv/runs/**/*.json"))
+
+
+async def test_a_damaged_link_keeps_no_run(shelf: Shelf) -> None:
+    """A link that is no link is removed with its run, and the others at both of their ends."""
+    inputs = keys.run_links_prefix("cv", "run", Role.INPUT)
+    await shelf.put(f"{inputs}damaged.json", b"{")
+    link = LinkRecord(
+        role=Role.INPUT, run_project="cv", run="run", project="cv", artifact="cats", version=1, created=""
+    )
+    for key in keys.link_keys(link):
+        await shelf.put(key, encode(link))
+    removal = Removal(shelf.store, "cv", SystemClock())
+    await removal.add_run("run")
+    await removal.run(apply=True)
+    assert not list(shelf.root.rglob("*.json"))

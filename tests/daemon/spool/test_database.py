@@ -139,6 +139,25 @@ async def test_what_was_left_unfinished_is_finished_before_anything_else(tmp_pat
     await database.aclose()
 
 
+async def test_nothing_is_done_at_once_while_somebody_is_served_for_long(tmp_path: Path) -> None:
+    """Who would have to wait for the disk's turn is told so within moments, and nothing is done."""
+    database = Database(str(tmp_path / "spool.db"))
+    await database.open()
+    began, end = threading.Event(), threading.Event()
+
+    def dawdle(_: sqlite3.Connection) -> None:
+        began.set()
+        end.wait(60)
+
+    served = asyncio.ensure_future(database.run(dawdle))
+    await asyncio.to_thread(began.wait, 60)
+    assert database.at_once(partial(insert, "a")) is None
+    end.set()
+    await served
+    assert await database.run(keys) == set()
+    await database.aclose()
+
+
 async def test_what_was_answered_survives_an_abrupt_end(spools: Spools, tmp_path: Path) -> None:
     """A copy of the files taken right after an answer, as a kill leaves them, has all that was answered."""
     spool = await spools.open()
