@@ -11,7 +11,8 @@ demo: .venv/ready  ## run the main job: train, kill the daemon, lose nothing
 	@$(BIN)/dropoff demo
 
 test: .venv/ready check  ## pass the tests
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal -m "not quiet"
+	$(BIN)/pytest -m quiet
 
 frameworks: .venv/ready  ## try what plotly, polars, ray and torch need, which `make test` leaves out; installs 1.3 GB
 	$(BIN)/pip install --quiet --disable-pip-version-check $(FRAMEWORKS)

@@ -11,6 +11,8 @@ from faults.at_once import Running, scenario
 from faults.away import proxied
 from support.proxy import Proxy
 
+pytestmark = pytest.mark.quiet
+
 BACK_SECONDS = 5.0
 
 

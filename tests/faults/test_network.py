@@ -21,7 +21,7 @@ from support.network import Network
 from support.servers.fixtures import missing
 from support.servers.process import UnavailableError
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.quiet]
 
 ALL = bool(os.environ.get("DROPOFF_TEST_ALL"))
 AT_ONCE = 6

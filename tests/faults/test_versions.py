@@ -16,8 +16,8 @@ from faults import committer
 from support import oracle
 
 HOSTS = 16
-COMMITS = int(os.environ.get("DROPOFF_TEST_COMMITS", "100"))
-KILLS = COMMITS // 4
+COMMITS = int(os.environ.get("DROPOFF_TEST_COMMITS", "1000"))
+KILLS = COMMITS // 10
 SEED = os.environ.get("DROPOFF_TEST_SEED") or os.urandom(4).hex()
 TESTS = Path(committer.__file__).parents[1]
 

@@ -17,9 +17,9 @@ import dropoff
 SMALL, MEDIUM, LARGE, DIRECTORY, ARTIFACT = "small", "medium", "large", "directory", "artifact"
 _SHAPES = (SMALL, MEDIUM, LARGE, DIRECTORY, ARTIFACT)
 _WEIGHTS = (50, 14, 14, 10, 12)
-_BURST_MOST = 6
+_BURST_MOST = 4
 # A pause as long as a step of training: deliveries go on in it, and are killed in the middle, too.
-_PAUSE_MOST_SECONDS = 0.25
+_PAUSE_MOST_SECONDS = 0.6
 
 
 def shape(seed: str, number: int) -> str:
