@@ -23,9 +23,11 @@ def add(connection: sqlite3.Connection, run: int, save: Save, content: Content) 
     if jobs.known(connection, save.job):
         return None
     seq = jobs.next_seq(connection)
+    jobs.keep_inline(connection, seq, (content,))
+    described = msgspec.structs.replace(content, inline=None)
     connection.execute(
         "INSERT INTO arrivals (seq, job, run, save, content) VALUES (?, ?, ?, ?, ?)",
-        (seq, save.job, run, _pack(save), _pack(content)),
+        (seq, save.job, run, _pack(save), _pack(described)),
     )
     return seq
 

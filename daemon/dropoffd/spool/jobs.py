@@ -26,8 +26,9 @@ _LAST_NS = 2**63 - 1
 _SMALL_BYTES, _MEDIUM_BYTES = 1 << 20, 64 << 20
 
 _CONTENT_COLUMNS = (
-    "ordinal, path, size_bytes, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, crc64nvme, key, inline"
+    "ordinal, path, size_bytes, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, crc64nvme, key"
 )
+_HELD_COLUMNS = ", ".join(f"c.{name}" for name in _CONTENT_COLUMNS.split(", ")) + ", i.data"
 _JOB_COLUMNS = "seq, run, state, size_bytes, attempts, save, skipped"
 
 
@@ -79,15 +80,23 @@ def insert(
         ),
     )  # fmt: skip
     connection.executemany(
-        f"INSERT INTO contents (seq, {_CONTENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', '', ?)",
+        f"INSERT INTO contents (seq, {_CONTENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', '')",
         [
             (
                 seq, c.ordinal, c.path, c.size_bytes, c.mode, min(c.mtime_ns, _LAST_NS), c.capture, c.place, c.offset,
-                _pack(c.stamp) if c.stamp else None, c.synced, c.inline,
+                _pack(c.stamp) if c.stamp else None, c.synced,
             )
             for c in contents
         ],
     )  # fmt: skip
+    keep_inline(connection, seq, contents)
+
+
+def keep_inline(connection: sqlite3.Connection, seq: int, contents: Iterable[Content]) -> None:
+    """Write the bytes of those contents that are no files; apart, so that they are written once."""
+    for content in contents:
+        if content.inline is not None:
+            connection.execute("INSERT INTO inlines VALUES (?, ?, ?)", (seq, content.ordinal, content.inline))
 
 
 def run_of(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:
@@ -130,7 +139,11 @@ def load(connection: sqlite3.Connection, seq: int) -> Job | None:
     row = connection.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE seq = ?", (seq,)).fetchone()
     if row is None or JobState(row[2]) in FINAL_STATES:
         return None
-    contents = connection.execute(f"SELECT {_CONTENT_COLUMNS} FROM contents WHERE seq = ? ORDER BY ordinal", (seq,))
+    contents = connection.execute(
+        f"SELECT {_HELD_COLUMNS} FROM contents AS c LEFT JOIN inlines AS i USING (seq, ordinal)"
+        " WHERE seq = ? ORDER BY ordinal",
+        (seq,),
+    )
     return Job(
         seq=row[0],
         run=row[1],
@@ -143,7 +156,7 @@ def load(connection: sqlite3.Connection, seq: int) -> Job | None:
     )
 
 
-def _held(row: tuple) -> Held:  # type: ignore[type-arg]  # a row of _CONTENT_COLUMNS
+def _held(row: tuple) -> Held:  # type: ignore[type-arg]  # a row of _HELD_COLUMNS
     ordinal, path, size, mode, mtime_ns, capture, place, offset, stamp, synced, sha256, crc64nvme, key, inline = row
     return Held(
         content=Content(
@@ -159,8 +172,9 @@ def _held(row: tuple) -> Held:  # type: ignore[type-arg]  # a row of _CONTENT_CO
 def unsettled(connection: sqlite3.Connection) -> list[tuple[str, int, Content]]:
     """Return every content that rests on a hard link or is not synced: its job's id and `seq`, and itself."""
     rows = connection.execute(
-        f"SELECT job, seq, {', '.join('c.' + name for name in _CONTENT_COLUMNS.split(', '))}"
-        " FROM contents AS c JOIN jobs USING (seq) WHERE c.capture = 'link' OR NOT c.synced"
+        f"SELECT job, seq, {_HELD_COLUMNS}"
+        " FROM contents AS c JOIN jobs USING (seq) LEFT JOIN inlines AS i USING (seq, ordinal)"
+        " WHERE c.capture = 'link' OR NOT c.synced"
         " ORDER BY seq, c.ordinal"
     )
     return [(row[0], row[1], _held(row[2:]).content) for row in rows]
@@ -207,6 +221,7 @@ def finish(
     places = connection.execute("SELECT DISTINCT place FROM contents WHERE seq = ? AND place <> x''", (seq,))
     removed = [place for (place,) in places]
     connection.execute("DELETE FROM contents WHERE seq = ?", (seq,))
+    connection.execute("DELETE FROM inlines WHERE seq = ?", (seq,))
     connection.execute(
         "UPDATE jobs SET state = ?, receipt = ?, reason = ?, hint = '', due_at = NULL WHERE seq = ?",
         (state, _pack(receipt) if receipt else None, reason, seq),

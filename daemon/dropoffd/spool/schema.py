@@ -199,6 +199,17 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE versions ADD COLUMN contributes TEXT NOT NULL DEFAULT '';
     ALTER TABLE versions ADD COLUMN finishes TEXT NOT NULL DEFAULT '';
     """,
+    """
+    -- Small content travels in a row of its own, so that filing an arrival does not write it again.
+    CREATE TABLE inlines (
+        seq INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        UNIQUE (seq, ordinal)
+    );
+    INSERT INTO inlines SELECT seq, ordinal, inline FROM contents WHERE inline IS NOT NULL;
+    UPDATE contents SET inline = NULL WHERE inline IS NOT NULL;
+    """,
 )
 
 

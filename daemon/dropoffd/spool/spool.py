@@ -68,8 +68,6 @@ class Spool:
         run = self._runs.get(_key(save))
         if run is None:
             return None
-        if content.inline is not None:  # to be written once, and not a second time when it is filed
-            return self._database.at_once(lambda c: jobs.accept(c, run, save, [content], ()))
         return self._database.at_once(lambda c: arrivals.add(c, run, save, content), unfinished=True)
 
     async def accept(

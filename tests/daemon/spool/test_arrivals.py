@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon import making
-from daemon.making import Spools, save, soon
+from daemon.making import Spools, inline, save, soon
 from dropoff.content import Capture, Content
 from dropoff.errors import SpoolFullError
 from dropoff.messages import JobState
@@ -52,7 +52,7 @@ async def arrivals_that_fit(spool: Spool) -> int:
 
 def rows(connection: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
     """Return what is in the tables that a new job has rows in."""
-    tables = ("jobs", "contents", "totals")
+    tables = ("jobs", "contents", "inlines", "totals")
     return [connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
 
 
@@ -64,10 +64,11 @@ def test_what_is_filed_is_what_would_have_been_accepted() -> None:
         migrate(connection)
         run = jobs.run_of(connection, ("project", "run", "file:///store"))
         for one in saves:
+            content = linked(one) if one.priority % 2 else inline(one.name)
             if connection is left:
-                assert jobs.accept(connection, run, one, [linked(one)], ()) is not None
+                assert jobs.accept(connection, run, one, [content], ()) is not None
             else:
-                assert arrivals.add(connection, run, one, linked(one)) is not None
+                assert arrivals.add(connection, run, one, content) is not None
     arrivals.file(right)
     assert rows(left) == rows(right)
     assert arrivals.count(right) == 0

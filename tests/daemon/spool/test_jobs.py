@@ -63,9 +63,10 @@ def test_a_job_is_accepted_once(connection: sqlite3.Connection) -> None:
 
 
 def test_a_known_job_stays_known_after_its_end(connection: sqlite3.Connection) -> None:
-    """A job that was delivered is not accepted again: its deposit may come late."""
+    """A job that was delivered has no content left, and is not accepted again: its deposit may come late."""
     one = save()
     jobs.finish(connection, accept(connection, one), JobState.DELIVERED, making.receipt(one.job))
+    assert [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("contents", "inlines")] == [[], []]
     assert jobs.known(connection, one.job)
     assert taken(connection, one, [sized(1)]) is None
 

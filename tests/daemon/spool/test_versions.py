@@ -3,6 +3,7 @@
 import random
 import sqlite3
 
+import msgspec
 import pytest
 
 from daemon import making
@@ -234,15 +235,20 @@ def test_what_nobody_logged_for_long_is_found(connection: sqlite3.Connection) ->
     assert versions.unlogged(connection, 15) == [old]
 
 
-def test_an_older_spool_learns_of_artifacts() -> None:
-    """The schema before artifacts becomes this one, and its totals go on."""
+def test_an_older_spool_goes_on() -> None:
+    """The schema before this one becomes this one: its content is there, and its totals go on."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection, MIGRATIONS[:-1])
     one = making.save()
     run = jobs.run_of(connection, (one.run.project, one.run.name, one.run.store))
-    seq = jobs.accept(connection, run, one, [sized(5)], ())
-    migrate(connection)
+    content = sized(5)
+    seq = jobs.accept(connection, run, one, [msgspec.structs.replace(content, inline=None)], ())
     assert seq is not None
+    connection.execute("UPDATE contents SET inline = ?", (b"bytes",))
+    migrate(connection)
+    job = jobs.load(connection, seq)
+    assert job is not None
+    assert [held.content for held in job.contents] == [msgspec.structs.replace(content, inline=b"bytes")]
     jobs.hold(connection, seq, "", "")
     totals = {state: (one.jobs, one.size_bytes) for state, one in reports.totals(connection).items() if one.jobs}
     assert totals == {JobState.HELD: (1, 5)}
