@@ -12,7 +12,7 @@ demo: .venv/ready  ## run the main job: train, kill the daemon, lose nothing
 
 test: .venv/ready check  ## pass the tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not quiet"
-	$(BIN)/pytest -m quiet
+	$(BIN)/pytest -n 2 --dist loadfile -m quiet tests/faults
 
 frameworks: .venv/ready  ## try what plotly, polars, ray and torch need, which `make test` leaves out; installs 1.3 GB
 	$(BIN)/pip install --quiet --disable-pip-version-check $(FRAMEWORKS)

@@ -17,7 +17,7 @@ from support import oracle
 
 HOSTS = 16
 COMMITS = int(os.environ.get("DROPOFF_TEST_COMMITS", "1000"))
-KILLS = COMMITS // 10
+KILLS = COMMITS // 20
 SEED = os.environ.get("DROPOFF_TEST_SEED") or os.urandom(4).hex()
 TESTS = Path(committer.__file__).parents[1]
 
