@@ -61,7 +61,7 @@ def test_nothing_acknowledged_is_lost_torn_or_doubled_by_kills(
     for one in writers:
         one.start()
     try:
-        for _ in range(KILLS // PARTS):
+        for _ in range(part, KILLS, PARTS):
             time.sleep(chance.choice((chance.uniform(0, 0.1), chance.uniform(0, 0.5))))
             assert [one.name for one in writers if not one.alive] == []
             victims = chance.choices(("daemon", "start", "writer", "both"), (50, 12, 18, 20))[0]

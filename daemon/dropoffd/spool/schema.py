@@ -200,7 +200,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE versions ADD COLUMN finishes TEXT NOT NULL DEFAULT '';
     """,
     """
-    -- Small content travels in a row of its own, so that filing an arrival does not write it again.
+    -- Small content travels in a row of its own, so that filing an arrival does not write it again. The column that
+    -- had it stays, empty: only SQLite 3.35 can drop one.
     CREATE TABLE inlines (
         seq INTEGER NOT NULL,
         ordinal INTEGER NOT NULL,

@@ -18,6 +18,9 @@ from dropoffd.spool.spool import Spool
 
 pytestmark = pytest.mark.anyio
 
+SAVES = 50
+WAL_FRAME_HEADER_BYTES = 24  # https://www.sqlite.org/fileformat2.html#walformat
+
 
 def linked(one: Save, size: int = 10) -> Content:
     """Return a content that is a link."""
@@ -72,6 +75,28 @@ def test_what_is_filed_is_what_would_have_been_accepted() -> None:
     arrivals.file(right)
     assert rows(left) == rows(right)
     assert arrivals.count(right) == 0
+
+
+def test_an_arrival_commits_few_pages(tmp_path: Path) -> None:
+    """A caller waits for one page, with content for what it fills and a few: not for all rows of the job."""
+    connection = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    migrate(connection)
+    run = jobs.run_of(connection, ("project", "run", "file:///store"))
+    page_bytes = int(connection.execute("PRAGMA page_size").fetchone()[0])
+    log = tmp_path / "spool.db-wal"
+
+    def pages(content: Content | None) -> float:
+        """Return how many pages an arrival commits, on average: now and then a page is split."""
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for _ in range(SAVES):
+            one = save()
+            assert arrivals.add(connection, run, one, content or linked(one)) is not None
+        return log.stat().st_size / (page_bytes + WAL_FRAME_HEADER_BYTES) / SAVES
+
+    assert pages(None) < 2
+    assert pages(inline(bytes(4 * page_bytes))) < 4 + 5
+    connection.close()
 
 
 def test_an_arrival_is_a_known_job_with_a_number_of_its_own() -> None:
