@@ -76,6 +76,8 @@ async def test_a_listing_does_not_leave_the_root(tmp_path: Path) -> None:
     for prefix in ("../", "../outside", f"{tmp_path}/"):
         with contextlib.suppress(RefusedError):
             assert await suite.keys(store, prefix) == []
+            assert [folder async for folder in store.folders(prefix)] == []
+            assert [folder async for folder in store.changes(prefix, {}) if folder.objects] == []
 
 
 async def test_the_digest_of_a_file_without_its_attribute_is_computed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from dropoffd.dispatch import Dispatch
 from dropoffd.limits.bandwidth import Bandwidth
 from dropoffd.reuse import Reuse
 from dropoffd.spool.spool import Spool
-from dropoffd.stores.base import Body, Limits, Mode, Multipart, Progress, Stat, Store
+from dropoffd.stores.base import Body, Folder, Limits, Mode, Multipart, Progress, Stat, Store
 from dropoffd.stores.registry import Stores
 from dropoffd.transfer.digest import Digester
 from dropoffd.transfer.worker import Worker
@@ -293,6 +293,10 @@ class FaultyStore:
     def folders(self, prefix: str) -> AsyncIterator[str]:
         """List what comes next in keys."""
         return self.inner.folders(prefix)
+
+    def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """List what changed."""
+        return self.inner.changes(prefix, known)
 
     async def delete(self, key: str) -> None:
         """Delete, or fail as scripted."""

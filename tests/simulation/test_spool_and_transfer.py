@@ -13,7 +13,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ from dropoffd.stores.base import (
     Body,
     CorruptError,
     DeniedError,
+    Folder,
     Mode,
     Multipart,
     Progress,
@@ -164,6 +165,10 @@ class StruckStore:
     def folders(self, prefix: str) -> AsyncIterator[str]:
         """List what comes next in keys."""
         return self.inner.folders(prefix)
+
+    def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """List what changed."""
+        return self.inner.changes(prefix, known)
 
     async def delete(self, key: str) -> None:
         """Delete, unless struck."""

@@ -1,8 +1,8 @@
-"""Bring the index up to date: list the store, read what is new or has another etag, forget what is gone."""
+"""Bring the index up to date: look into what changed in the store, read what is new, forget what is gone."""
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -12,10 +12,10 @@ from dropoff.records import decode_alias, decode_run, decode_state
 from dropoffd.catalogue import keys
 from dropoffd.catalogue.keys import Holds
 from dropoffd.catalogue.reading import read_manifest, read_record, read_small
-from dropoffd.index import rows
+from dropoffd.index import folders, rows
 from dropoffd.index.database import Database
 from dropoffd.index.rows import Row
-from dropoffd.stores.base import CorruptError, NotFoundError, Progress, RefusedError, Stat, Store, StoreError
+from dropoffd.stores.base import CorruptError, Folder, NotFoundError, Progress, RefusedError, Stat, Store, StoreError
 
 _READ_AT_ONCE = 16
 # Larger ones one by one, so that memory stays bounded.
@@ -28,46 +28,50 @@ _Read = tuple[Stat, Row | None, str]
 
 async def follow(store: Store, database: Database, project: str, progress: Progress) -> None:
     """Make the index say what the store has now: of one project, or of all for an empty name."""
-    folders = [keys.project_prefix(project)] if project else [folder async for folder in store.folders("")]
+    there = [keys.project_prefix(project)] if project else [folder async for folder in store.folders("")]
     if not project:
-        await database.run(partial(_forget_others, folders=folders))
-    for folder in folders:
+        await database.run(partial(folders.forget_others, there=there))
+    for folder in there:
         for prefix in keys.catalogue_prefixes(folder):
             await _follow(store, database, prefix, progress)
 
 
 async def _follow(store: Store, database: Database, prefix: str, progress: Progress) -> None:
-    there = {stat.key: stat async for stat in store.list(prefix) if keys.holds(stat.key) in _KEPT}
-    known = await database.run(partial(_known, prefix=prefix))
-    gone = known.keys() - there.keys()
-    if gone:
-        await database.run(partial(_forget, gone=gone))
-    new = iter([stat for key, stat in there.items() if known.get(key) != stat.etag])
+    known = await database.run(partial(folders.known, prefix=prefix))
+    found = [folder async for folder in store.changes(prefix, known)]
+    vanished = known.keys() - {folder.prefix for folder in found}
+    changed = [folder for folder in found if folder.objects is not None]
+    if not changed and not vanished:
+        return
+    there = {stat.key: stat for folder in changed for stat in folder.objects or () if keys.holds(stat.key) in _KEPT}
+    before = await database.run(partial(_known, prefixes=[*(folder.prefix for folder in changed), *vanished]))
+    gone = before.keys() - there.keys()
+    new = iter([stat for key, stat in there.items() if before.get(key) != stat.etag])
     while some := list(islice(new, _COMMIT_EVERY)):
         await database.run(partial(_keep, found=await _read_all(store, some)))
         progress(len(some))
+    # Last, and at once: an index that was interrupted before has to look at these folders again.
+    await database.run(partial(_settle, gone=gone, changed=changed, vanished=vanished, known=known))
 
 
-def _known(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:
-    found = connection.execute("SELECT key, etag FROM objects WHERE key >= ? AND key < ?", _range(prefix))
-    return dict(found.fetchall())
+def _known(connection: sqlite3.Connection, prefixes: Iterable[str]) -> dict[str, str]:
+    return {key: etag for prefix in prefixes for key, etag in folders.objects(connection, prefix)}
 
 
-def _forget(connection: sqlite3.Connection, gone: Iterable[str]) -> None:
+def _settle(
+    connection: sqlite3.Connection,
+    gone: Iterable[str],
+    changed: Iterable[Folder],
+    vanished: Iterable[str],
+    known: Mapping[str, str],
+) -> None:
     for key in gone:
         rows.remove(connection, key)
-
-
-def _range(prefix: str) -> tuple[str, str]:
-    # A prefix ends in "/", and "0" comes next after that.
-    return prefix, prefix[:-1] + "0"
-
-
-def _forget_others(connection: sqlite3.Connection, folders: Sequence[str]) -> None:
-    """Forget the projects whose folders are gone."""
-    known = {key.partition("/")[0] + "/" for (key,) in connection.execute("SELECT key FROM objects")}
-    for folder in known.difference(folders):
-        _forget(connection, _known(connection, folder))
+    for prefix in vanished:
+        folders.forget(connection, prefix)
+    for folder in changed:
+        if folder.prefix not in known or known[folder.prefix] != folder.etag:
+            folders.keep(connection, folder.prefix, folder.etag)
 
 
 def _keep(connection: sqlite3.Connection, found: Sequence[_Read]) -> None:
@@ -123,6 +127,6 @@ async def _row(store: Store, key: str) -> Row:
 
 def unreadable(connection: sqlite3.Connection, prefix: str, most: int) -> tuple[str, ...]:
     """Return why some objects below a prefix, or anywhere for an empty one, could not be made sense of."""
-    where, bound = ("AND key >= ? AND key < ?", _range(prefix)) if prefix else ("", ())
+    where, bound = ("AND key >= ? AND key < ?", folders.below(prefix)) if prefix else ("", ())
     found = connection.execute(f"SELECT trouble FROM objects WHERE trouble <> '' {where} LIMIT ?", (*bound, most))
     return tuple(trouble for (trouble,) in found)

@@ -28,8 +28,8 @@ def of_run(key: str, run: RunRecord) -> Row:
     """Return the row of a run."""
     _check(key, f"{keys.run_prefix(run.project, run.run)}run.json")
     return "runs", {
-        "project": run.project, "run": run.run, "created": run.created, "tags": _text(run.tags),
-        "metadata": _text(run.metadata), "host": run.host, "user": run.user, "finished": run.finished,
+        "project": run.project, "run": run.run, "created": run.created, "tags": text(run.tags),
+        "metadata": text(run.metadata), "host": run.host, "user": run.user, "finished": run.finished,
     }  # fmt: skip
 
 
@@ -38,8 +38,8 @@ def of_record(key: str, record: Record) -> Row:
     _check(key, f"{keys.records_prefix(record.project, record.run)}{record.job}.json")
     first = record.entries[0].sha256 if record.kind is Kind.FILE and record.entries else ""
     return "files", {
-        "project": record.project, "run": record.run, "created": record.created, "tags": _text(record.tags),
-        "metadata": _text(record.metadata), "job": record.job, "kind": record.kind.value, "name": record.name,
+        "project": record.project, "run": record.run, "created": record.created, "tags": text(record.tags),
+        "metadata": text(record.metadata), "job": record.job, "kind": record.kind.value, "name": record.name,
         "path": f"{record.prefix}/{record.name}" if record.prefix else record.name,
         "category": record.category.value, "description": record.description,
         "size_bytes": sum(entry.size for entry in record.entries), "files": len(record.entries), "sha256": first,
@@ -50,12 +50,12 @@ def of_manifest(key: str, manifest: Manifest, sha256: str) -> Row:
     """Return the row of a version; `sha256` is that of the manifest as it was read."""
     _check(key, keys.version_key(manifest.project, manifest.artifact, manifest.version))
     return "versions", {
-        "project": manifest.project, "run": manifest.run, "created": manifest.created, "tags": _text(manifest.tags),
-        "metadata": _text(manifest.metadata), "folder": keys.artifact_folder(key), "name": manifest.artifact,
+        "project": manifest.project, "run": manifest.run, "created": manifest.created, "tags": text(manifest.tags),
+        "metadata": text(manifest.metadata), "folder": keys.artifact_folder(key), "name": manifest.artifact,
         "number": manifest.version, "type": manifest.type, "job": manifest.job, "digest": manifest.digest,
         "sha256": sha256, "description": manifest.description, "size_bytes": manifest.size,
         "files": len(manifest.entries), "pointers": len(manifest.references), "ttl_seconds": manifest.ttl_seconds,
-        "skipped": _text(manifest.skipped),
+        "skipped": text(manifest.skipped),
     }  # fmt: skip
 
 
@@ -72,6 +72,11 @@ def of_state(key: str, state: StateRecord) -> Row:
     if number is None:
         raise CorruptError(f"unable to use {key}: it names no version")
     return "states", {"folder": keys.artifact_folder(key), "number": number, "state": state.state.value}
+
+
+def text(value: object) -> str:
+    """Return tags or metadata as the index has them."""
+    return _json(value).decode()
 
 
 def check(key: str, row: Row) -> None:
@@ -122,7 +127,3 @@ def remove(connection: sqlite3.Connection, key: str) -> None:
 def _check(key: str, own: str) -> None:
     if key != own:
         raise CorruptError(f"unable to use {key}: it says that it is {own}", hint="somebody moved it by hand")
-
-
-def _text(value: object) -> str:
-    return _json(value).decode()

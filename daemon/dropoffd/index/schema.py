@@ -1,6 +1,6 @@
 """The index's tables. Their content is the store's, so an index of another form is thrown away and made again."""
 
-FORM = 2
+FORM = 3
 
 SCHEMA = """
     -- What was seen in the store, and why nobody could make sense of it, if that is so.
@@ -8,6 +8,13 @@ SCHEMA = """
         key TEXT PRIMARY KEY,
         etag TEXT NOT NULL,
         trouble TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE INDEX objects_in_trouble ON objects (key) WHERE trouble <> '';
+
+    -- The folders that were looked into, with what the store said then to tell whether they changed.
+    CREATE TABLE folders (
+        prefix TEXT PRIMARY KEY,
+        etag TEXT NOT NULL
     ) WITHOUT ROWID;
 
     CREATE TABLE runs (

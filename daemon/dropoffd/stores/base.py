@@ -5,7 +5,7 @@ them. A failure is one of the closed set below: the provider translates once, at
 what may be tried again. Nobody else sees a status code or an errno.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -97,6 +97,18 @@ class Stat(msgspec.Struct, frozen=True, kw_only=True):
     etag: str
     sha256: str = ""
     modified_at: float = 0.0
+
+
+class Folder(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects whose keys are `prefix`, which ends in '/', and one more component.
+
+    `etag` is another once an object came, went or was replaced, and empty where the store does not tell. `objects` is
+    None for a folder that has the etag that the asker knew.
+    """
+
+    prefix: str
+    etag: str
+    objects: Sequence[Stat] | None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +239,13 @@ class Store(Protocol):
 
     def folders(self, prefix: str) -> AsyncIterator[str]:
         """Yield the beginnings of keys, from `prefix` to the next '/', in order; some may have no object any more."""
+
+    def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """Yield the folders at and below `prefix`, in no order; one without objects may be left out.
+
+        `known` has etags by prefix, as they were yielded before; so following a store costs less
+        than listing it, where the store can tell which folders changed.
+        """
 
     async def delete(self, key: str) -> None:
         """Remove the object; none there is fine."""

@@ -449,6 +449,33 @@ async def folders_are_the_next_step_in_keys(store: Store) -> None:
 
 
 @check
+async def what_changed_is_told_by_folders(store: Store) -> None:
+    """Followed by folders a store tells all that is there, and then all that came, went or was replaced."""
+    prefix, here = somewhere(), dict[str, set[tuple[str, str]]]()
+    known = dict[str, str]()
+
+    async def follow() -> set[str]:
+        told = [folder async for folder in store.changes(f"{prefix}/", known)]
+        for gone in here.keys() - {folder.prefix for folder in told}:
+            del here[gone]
+        for folder in told:
+            known[folder.prefix] = folder.etag
+            if folder.objects is not None:
+                here[folder.prefix] = {(stat.key, stat.etag) for stat in folder.objects}
+        return {key for objects in here.values() for key, _ in objects}
+
+    names = [f"{prefix}/{name}" for name in ("a/1", "a/2", "a/deep/3", "b/4", "5")]
+    for name in names:
+        await put(store, name, b"")
+    assert await follow() == set(names)
+    await put(store, f"{prefix}/a/deep/6", b"")
+    await store.delete(f"{prefix}/b/4")
+    await put(store, f"{prefix}/5", b"another", Overwrite())
+    assert await follow() == {*names, f"{prefix}/a/deep/6"} - {f"{prefix}/b/4"}
+    assert set.union(*here.values()) == {(stat.key, stat.etag) async for stat in store.list(f"{prefix}/")}
+
+
+@check
 async def it_is_told_when_an_object_was_stored(store: Store) -> None:
     """A look and a listing tell the same second, and a later object none that is earlier."""
     prefix = somewhere()

@@ -4,13 +4,14 @@ Files and parts alike hold a place while they are under way; the files take turn
 file does not wait behind the thousand of a large one. How many places there are follows from what comes of them.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from dropoffd.limits.gate import Gate
 from dropoffd.limits.pace import Pace
 from dropoffd.stores.base import (
     Body,
+    Folder,
     Limits,
     Mode,
     Multipart,
@@ -76,6 +77,10 @@ class LimitedStore:
     def folders(self, prefix: str) -> AsyncIterator[str]:
         """Yield what comes next in keys."""
         return self._inner.folders(prefix)
+
+    def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """Yield the folders below a prefix."""
+        return self._inner.changes(prefix, known)
 
     async def delete(self, key: str) -> None:
         """Remove an object."""

@@ -4,7 +4,7 @@ Short pauses against a store that stumbles, as long as a budget lasts; a store t
 come back to, and one that nobody can reach is not asked again at once.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import tenacity
@@ -14,6 +14,7 @@ from dropoffd.limits.budget import Budget
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Body,
+    Folder,
     Limits,
     Mode,
     Multipart,
@@ -163,6 +164,10 @@ class RetryingStore:
     def folders(self, prefix: str) -> AsyncIterator[str]:
         """Yield what comes next in keys."""
         return self._inner.folders(prefix)
+
+    def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """Yield the folders below a prefix; begun again by the caller, as a listing is."""
+        return self._inner.changes(prefix, known)
 
     async def delete(self, key: str) -> None:
         """Remove an object; once that may have been done it is not tried again, or it would take what came since."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.catalogue import keys
 from dropoffd.index.index import Indexes
 from dropoffd.stores.base import Bytes, Overwrite, ignore_progress
+from dropoffd.stores.directory import listing
 from dropoffd.stores.directory.store import DirectoryStore
 
 pytestmark = pytest.mark.anyio
@@ -176,8 +178,10 @@ async def test_pages_have_everything_once(shelf: Shelf) -> None:
     assert found == [f"{number}" for number in sorted(range(25), key=lambda n: (n // 10, n), reverse=True)]
 
 
-async def test_the_index_follows_the_store(shelf: Shelf) -> None:
+@pytest.mark.parametrize("passed", [0, 60], ids=["at-once", "later"])
+async def test_the_index_follows_the_store(shelf: Shelf, passed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is added, replaced or removed in the store shows in the next answer; so does a project that is gone."""
+    monkeypatch.setattr(listing, "time_ns", lambda: time.time_ns() + passed * 10**9)
     first = await shelf.file(1, "a")
     await shelf.file(2, "b", project="nlp")
     assert await shelf.names() == ["b", "a"]
@@ -190,6 +194,19 @@ async def test_the_index_follows_the_store(shelf: Shelf) -> None:
         await shelf.store.delete(stat.key)
     (Path(shelf.store.url.removeprefix("file://")) / "nlp/runs/run/files").rmdir()
     assert await shelf.names() == ["C"]
+
+
+async def test_what_made_no_sense_may_be_repaired_in_place(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a damaged record is looked into each time: to copy a sound one over it changes no folder."""
+    monkeypatch.setattr(listing, "time_ns", lambda: time.time_ns() + 60 * 10**9)
+    key = await shelf.file(1, "hurt")
+    await shelf.file(2, "sound", run="other")
+    path = Path(shelf.store.url.removeprefix("file://")) / key
+    sound = path.read_bytes()
+    path.write_bytes(b"{")
+    assert (await shelf.names(), len((await shelf.find()).unreadable)) == (["sound"], 1)
+    path.write_bytes(sound)
+    assert (await shelf.names(), len((await shelf.find()).unreadable)) == (["sound", "hurt"], 0)
 
 
 @pytest.mark.parametrize("harm", ["deleted", "garbage", "older"])

@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from io import FileIO
 from typing import TypeVar
@@ -29,6 +29,7 @@ from dropoffd.stores.base import (
     CorruptError,
     Create,
     DeniedError,
+    Folder,
     Limits,
     Mode,
     NotFoundError,
@@ -40,6 +41,7 @@ from dropoffd.stores.base import (
     StoreError,
     UnavailableError,
 )
+from dropoffd.stores.directory.listing import INCOMING, changes, etag, folders, listed, told
 from dropoffd.threads import give_way
 from dropoffd.writeback import write_back
 
@@ -48,7 +50,6 @@ T = TypeVar("T")
 PIECE_BYTES = 1 << 20
 # What each of several deliveries has in the disk's queue, before the commit of a save that comes now.
 _QUEUED_BYTES = 256 << 10
-_INCOMING = ".incoming"
 _SHA256 = "user.dropoff.sha256"
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _REFUSED = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
@@ -99,12 +100,17 @@ class DirectoryStore:
 
     async def list(self, prefix: str) -> AsyncIterator[Stat]:
         """Yield the objects below a prefix."""
-        for found in await self._in_thread(_listed, self._root, prefix):
+        for found in await self._in_thread(listed, self._root, prefix):
             yield found
 
     async def folders(self, prefix: str) -> AsyncIterator[str]:
         """Yield the directories that come next in keys."""
-        for folder in await self._in_thread(_folders, self._root, prefix):
+        for folder in await self._in_thread(folders, self._root, prefix):
+            yield folder
+
+    async def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:
+        """Yield the folders below a prefix, without the objects of those that are as they were."""
+        for folder in await self._in_thread(changes, self._root, prefix, known):
             yield folder
 
     async def delete(self, key: str) -> None:
@@ -132,14 +138,14 @@ class DirectoryStore:
 
     def _path(self, key: str) -> str:
         parts = key.split("/")
-        if not key or any(part in {"", ".", "..", _INCOMING} or "\0" in part for part in parts):
+        if not key or any(part in {"", ".", "..", INCOMING} or "\0" in part for part in parts):
             raise RefusedError(f"unable to use {key!r} as a key: it is not a plain relative path")
         return os.path.join(self._root, key)
 
     def _put(self, key: str, body: Body, mode: Mode, progress: Progress) -> Stat:
         give_way()
         path = self._path(key)
-        incoming = os.path.join(self._root, _INCOMING)
+        incoming = os.path.join(self._root, INCOMING)
         self._make_directory(incoming)
         temporary = os.path.join(incoming, secrets.token_hex(16))
         try:
@@ -160,7 +166,7 @@ class DirectoryStore:
                 raise AlreadyExistsError(f"unable to create {path}: it exists") from None
         elif isinstance(mode, Replace):
             with self._locked():
-                if not os.path.isfile(path) or _etag(os.stat(path)) != mode.etag:
+                if not os.path.isfile(path) or etag(os.stat(path)) != mode.etag:
                     raise PreconditionFailedError(f"unable to replace {path}: it changed")
                 os.rename(temporary, path)
         else:
@@ -169,7 +175,7 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fd = os.open(os.path.join(self._root, _INCOMING, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(os.path.join(self._root, INCOMING, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -216,7 +222,7 @@ class DirectoryStore:
         fd = _open(path)
         try:
             sha256 = _known_sha256(fd) or (_hash(fd) if hashed else "")
-            return msgspec.structs.replace(_told(key, os.stat(path)), sha256=sha256)
+            return msgspec.structs.replace(told(key, os.stat(path)), sha256=sha256)
         finally:
             os.close(fd)
 
@@ -255,42 +261,6 @@ def _write_through(file: FileIO, data: memoryview, offset: int) -> None:
     write_back(file.fileno(), offset, len(data))
 
 
-def _listed(root: str, prefix: str) -> list[Stat]:
-    if prefix.startswith("/"):
-        return []
-    found = []
-    for directory, below, names in os.walk(os.path.normpath(os.path.join(root, os.path.dirname(prefix)))):
-        if directory == root and _INCOMING in below:
-            below.remove(_INCOMING)
-        folder = directory.removeprefix(root).lstrip("/")
-        keys = ((name, f"{folder}/{name}" if folder else name) for name in names)
-        for name, key in keys:
-            if key.startswith(prefix):
-                with contextlib.suppress(FileNotFoundError):  # deleted since it was named
-                    found.append(_told(key, os.stat(f"{directory}/{name}")))
-    return sorted(found, key=_key)
-
-
-def _folders(root: str, prefix: str) -> list[str]:
-    above, _, beginning = prefix.rpartition("/")
-    if prefix.startswith("/"):
-        return []
-    try:
-        with os.scandir(os.path.join(root, above)) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and entry.name != _INCOMING]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(f"{above}/{name}/" if above else f"{name}/" for name in names if name.startswith(beginning))
-
-
-def _key(stat: Stat) -> str:
-    return stat.key
-
-
-def _told(key: str, found: os.stat_result) -> Stat:
-    return Stat(key=key, size_bytes=found.st_size, etag=_etag(found), modified_at=found.st_mtime)
-
-
 def _open(path: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -312,10 +282,6 @@ def _known_sha256(fd: int) -> str:
 def _hash(fd: int) -> str:
     with open(fd, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _etag(found: os.stat_result) -> str:
-    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
 
 
 def _sync_directory(path: str) -> None:

@@ -6,7 +6,7 @@ MD5 of the content, or by what it says of the object afterwards. Where a store v
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import anyio
 import anyio.to_thread
@@ -19,6 +19,7 @@ from dropoffd.stores.base import (
     Bytes,
     CorruptError,
     Create,
+    Folder,
     Limits,
     Mode,
     NotFoundError,
@@ -261,6 +262,14 @@ class S3Store:
         """Yield what comes next in keys."""
         async for folder, _ in listed(self._client, prefix, "CommonPrefixes", "Prefix", ("delimiter", "/")):
             yield folder
+
+    async def changes(self, prefix: str, known: Mapping[str, str]) -> AsyncIterator[Folder]:  # noqa: ARG002  # the interface's
+        """Yield all folders with all objects: a bucket does not tell what changed."""
+        found: dict[str, list[Stat]] = {}
+        async for stat in self.list(prefix):
+            found.setdefault(stat.key.rpartition("/")[0] + "/", []).append(stat)
+        for folder, objects in found.items():
+            yield Folder(prefix=folder, etag="", objects=objects)
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
