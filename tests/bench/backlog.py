@@ -90,7 +90,7 @@ def _add(connection: sqlite3.Connection, infos: list[RunInfo], numbers: range) -
             ordinal=1, path=name, size_bytes=len(CONTENT), mode=0o644, mtime_ns=time.time_ns(),
             capture=Capture.INLINE, inline=CONTENT,
         )  # fmt: skip
-        jobs.accept(connection, runs[which], save, [content], [])
+        jobs.accept(connection, number + 1, runs[which], save, [content], [])
 
 
 def _looks(full: DaemonProcess) -> Iterator[Result]:

@@ -111,9 +111,11 @@ class Listener:
         self._connections += 1
         try:
             if await self._welcome(connection):
-                connection.at_once = self._at_once
                 while (request := await connection.receive()) is not None:
                     await self._answer(connection, request)
+                    # From the second request on: who makes a call again does so on a new connection, and only whom
+                    # the spool's rows are asked for is known to have been there before.
+                    connection.at_once = self._at_once
         except ProtocolError as error:
             _log.warning("connection ended cause=%s", error)
             with contextlib.suppress(OSError):

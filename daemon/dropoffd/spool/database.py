@@ -15,10 +15,8 @@ import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dropoff.content import write_all
 from dropoff.errors import ProtocolError, SpoolFullError
@@ -32,20 +30,11 @@ GROUP_MAX = 256
 # The log is written back when nothing else is to do, so that no save has to wait for it ...
 CHECKPOINT_IDLE_COMMITS = 64
 CHECKPOINT_IDLE_SECONDS = 0.05
-# ... unless there is never a quiet moment. By then it holds at most 256 times 64 KiB, so it stays in its blocks.
+# ... unless there is never a quiet moment, or it has outgrown its blocks.
 CHECKPOINT_BUSY_COMMITS = 256
 # The log is made of written blocks before it is used, and used again from its beginning: a commit then changes
 # no metadata of the file system, and its sync takes half as long (0.17 ms, not 0.35, on ext4).
 LOG_BYTES = 32 << 20
-# A commit on the event loop's own thread spares two changes of thread, a third of a save's time. It is done
-# while the loop has nothing else to do and for as long as the disk answers as quickly as this.
-PROMPT_SECONDS = 0.005
-# Whoever is served at that moment is waited for no longer than a change of thread would take on a busy machine.
-TURN_SECONDS = 0.002
-# After a slow one it is left off for a while, longer each time in a row: every disk hesitates now and then.
-PROMPT_AGAIN_SECONDS, PROMPT_AGAIN_MOST_SECONDS = 0.1, 5.0
-# So many operations at once may leave work for later; the next one then waits until it is done.
-UNFINISHED_MOST = 256
 
 
 class _Request:
@@ -58,26 +47,48 @@ class _Request:
         self.error: Exception | None = None
 
 
+class Prelude(Protocol):
+    """What comes first in every transaction; called by the database's thread."""
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do it, as part of the transaction."""
+
+    def kept(self) -> None:
+        """Hear that the transaction is on disk."""
+
+    def undone(self) -> None:
+        """Hear that the transaction came to nothing."""
+
+
+class Nothing:
+    """No prelude."""
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do nothing."""
+
+    def kept(self) -> None:
+        """Do nothing."""
+
+    def undone(self) -> None:
+        """Do nothing."""
+
+
 class Database:
     """Runs operations on the database at `path` for one event loop.
 
-    `finish` does what operations that ran at once left for later; it comes before whatever is run next.
+    Where there is no space for the prelude, operations that need none are run without it.
     """
 
-    def __init__(self, path: str, finish: Operation[None] = lambda _: None) -> None:
+    def __init__(self, path: str, prelude: Prelude | None = None) -> None:
         self._path = path
-        self._finish = finish
-        self._unfinished = 0
+        self._prelude = prelude or Nothing()
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._broken: Exception | None = None
+        self._broken: SpoolBrokenError | None = None
         self._commits_in_log = 0
         # How much was free when the log could last not be written back: with no more than that, it still cannot.
         self._stuck_at: int | None = None
-        self._turn = threading.Lock()
-        self._prompt_from = 0.0
-        self._prompt_pause = PROMPT_AGAIN_SECONDS
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
     async def open(self) -> None:
@@ -97,50 +108,26 @@ class Database:
 
         Raises what the operation raises (it is then undone), SpoolFullError, or SpoolBrokenError.
         """
-        if self._unfinished:
-            unfinished, self._unfinished = self._unfinished, 0
-            self._submit(self._finish).add_done_callback(partial(self._finished, unfinished))
         return await self._submit(operation)
 
+    def run_prelude(self) -> None:
+        """Have the prelude run soon, although nothing else has to be."""
+        self._requests.put(_Request(lambda _: None))
+
     @property
-    def prompt(self) -> bool:
-        """Tell whether the disk was quick lately, and nothing that only the thread does is due."""
-        due = self._commits_in_log >= CHECKPOINT_BUSY_COMMITS or self._unfinished >= UNFINISHED_MOST
-        return not due and time.monotonic() >= self._prompt_from
+    def works(self) -> bool:
+        """Tell whether nothing final happened."""
+        return self._broken is None
 
-    def at_once(self, operation: Operation[T], *, unfinished: bool = False) -> T | None:
-        """Do as `run`, here and now, before what waits; None, and nothing done, if that would take long.
-
-        With `unfinished` the operation leaves work for `finish`.
-        """
-        if not self.prompt or not self._turn.acquire(timeout=TURN_SECONDS):
-            return None
-        began = time.monotonic()
-        request = _Request(operation)
-        try:
-            self._serve(self._connection, [request])
-        finally:
-            self._turn.release()
-        ended = time.monotonic()
-        if ended - began <= PROMPT_SECONDS:
-            self._prompt_pause = PROMPT_AGAIN_SECONDS
-        else:
-            self._prompt_from = ended + self._prompt_pause
-            self._prompt_pause = min(2 * self._prompt_pause, PROMPT_AGAIN_MOST_SECONDS)
-        if request.error is not None:
-            raise request.error
-        self._unfinished += unfinished
-        result: T = request.result
-        return result
+    def broke(self, error: OSError) -> SpoolBrokenError:
+        """Take note that something final happened beside the database, and return the error to raise."""
+        self._broken = self._broken or _broken(self._path, error)
+        return self._broken
 
     def _submit(self, operation: Operation[T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
         self._requests.put(_Request(operation, future))
         return future
-
-    def _finished(self, count: int, future: asyncio.Future[None]) -> None:
-        if future.exception() is not None:  # the disk is full, or broken, of which everybody else hears as well
-            self._unfinished += count
 
     async def aclose(self) -> None:
         """Finish what was asked for, write the log back and close the file."""
@@ -150,7 +137,7 @@ class Database:
 
     def _run(self) -> None:
         try:
-            connection = self._connection = self._connect()
+            connection = self._connect()
         except Exception as error:  # noqa: BLE001  # handed to the opener, whatever it is
             self._loop.call_soon_threadsafe(self._opened.set_exception, error)
             return
@@ -171,8 +158,7 @@ class Database:
                         last = True
                         break
                     group.append(request)
-                with self._turn:
-                    self._serve(connection, group)
+                self._serve(connection, group)
                 self._loop.call_soon_threadsafe(_tell, group)
                 if last:
                     break
@@ -198,18 +184,14 @@ class Database:
         return connection
 
     def _next(self, connection: sqlite3.Connection) -> _Request | None:
-        if self._commits_in_log >= CHECKPOINT_BUSY_COMMITS:
-            self._write_log_back(connection)
+        if self._commits_in_log >= CHECKPOINT_BUSY_COMMITS or (self._commits_in_log and self._log_has_grown()):
+            self._checkpoint(connection)
         elif self._commits_in_log >= CHECKPOINT_IDLE_COMMITS:
             try:
                 return self._requests.get(timeout=CHECKPOINT_IDLE_SECONDS)
             except queue.Empty:
-                self._write_log_back(connection)
+                self._checkpoint(connection)
         return self._requests.get()
-
-    def _write_log_back(self, connection: sqlite3.Connection) -> None:
-        with self._turn:
-            self._checkpoint(connection)
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         """Write the log back, so that it is used from its beginning again."""
@@ -237,7 +219,10 @@ class Database:
         if self._stuck_at is None:
             return False
         self._checkpoint(connection)
-        return self._stuck_at is not None and os.stat(self._path + "-wal").st_size > LOG_BYTES
+        return self._stuck_at is not None and self._log_has_grown()
+
+    def _log_has_grown(self) -> bool:
+        return os.stat(self._path + "-wal").st_size > LOG_BYTES
 
     def _prepare_log(self) -> None:
         """Make an empty log of written blocks; SQLite finds no header in it and begins at its start."""
@@ -260,13 +245,14 @@ class Database:
             for request in group:
                 self._ask(connection, request)
             return
-        failure = self._tried(connection, group)
+        failure = self._tried(connection, group, self._prelude)
         if isinstance(failure, SpoolFullError):
             # A log that is full may be on a disk that has space again: written back, it needs no more. And what
             # needs no space, such as a question or the end of a job, must not fail with what does.
             self._checkpoint(connection)
+            self._tried(connection, [], self._prelude)
             for request in group:
-                request.error = self._tried(connection, [request]) or request.error
+                request.error = self._tried(connection, [request], Nothing()) or request.error
         elif failure:
             for request in group:
                 request.error = failure
@@ -280,23 +266,23 @@ class Database:
             request.error = request.error or _full()
         connection.execute("ROLLBACK")
 
-    def _tried(self, connection: sqlite3.Connection, group: list[_Request]) -> Exception | None:
+    def _tried(self, connection: sqlite3.Connection, group: list[_Request], prelude: Prelude) -> Exception | None:
         """Apply and commit a group; return what failed for all of it."""
         try:
             if self._broken:
                 raise self._broken
             connection.execute("BEGIN IMMEDIATE")
-            if len(group) == 1:
-                self._apply_alone(connection, group[0])
-            else:
-                for request in group:
-                    self._apply(connection, request)
+            prelude.run(connection)
+            for request in group:
+                self._apply(connection, request)
             connection.execute("COMMIT")
             self._commits_in_log += 1
         except (sqlite3.Error, SpoolBrokenError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            prelude.undone()
             return self._failure(error)
+        prelude.kept()
         return None
 
     def _apply(self, connection: sqlite3.Connection, request: _Request) -> None:
@@ -305,21 +291,18 @@ class Database:
             connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")
 
-    def _apply_alone(self, connection: sqlite3.Connection, request: _Request) -> None:
-        """Do without the savepoint, a twentieth of a commit."""
-        if not _succeeds(connection, request):
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             return _full()
         if self._broken is None:
-            self._broken = SpoolBrokenError(
-                f"unable to write the spool {self._path}: {error}",
-                hint="check the disk, then restart the daemon",
-            )
+            self._broken = _broken(self._path, error)
         return self._broken
+
+
+def _broken(path: str, error: Exception) -> SpoolBrokenError:
+    return SpoolBrokenError(
+        f"unable to write the spool {path}: {error}", hint="check the disk, then restart the daemon"
+    )
 
 
 def _full() -> SpoolFullError:

@@ -33,30 +33,29 @@ _JOB_COLUMNS = "seq, run, state, size_bytes, attempts, save, skipped"
 
 
 def accept(
-    connection: sqlite3.Connection, run: int, save: Save, contents: Sequence[Content], skipped: Sequence[str]
-) -> int | None:
-    """Add a job of a run and its contents; return its `seq`.
-
-    None if a job of that id is there already: then nothing was changed.
-    """
+    connection: sqlite3.Connection,
+    seq: int,
+    run: int,
+    save: Save,
+    contents: Sequence[Content],
+    skipped: Sequence[str],
+) -> bool:
+    """Add a job of a run and its contents; False, and nothing changed, if one of that id is there already."""
     if known(connection, save.job):
-        return None
-    seq = next_seq(connection)
+        return False
     insert(connection, seq, run, save, contents, skipped)
-    return seq
+    return True
 
 
 def known(connection: sqlite3.Connection, job: str) -> bool:
     """Tell whether a job of that id is or was in custody."""
-    found = "SELECT 1 FROM jobs WHERE job = :job UNION ALL SELECT 1 FROM arrivals WHERE job = :job"
-    return connection.execute(found, {"job": job}).fetchone() is not None
+    return connection.execute("SELECT 1 FROM jobs WHERE job = ?", (job,)).fetchone() is not None
 
 
-def next_seq(connection: sqlite3.Connection) -> int:
-    """Return the number of the next job."""
-    newest = "SELECT max(seq) AS seq FROM jobs UNION ALL SELECT max(seq) FROM arrivals"
-    (last,) = connection.execute(f"SELECT ifnull(max(seq), 0) FROM ({newest})").fetchone()
-    return int(last) + 1
+def last_seq(connection: sqlite3.Connection) -> int:
+    """Return the largest number of a job."""
+    (last,) = connection.execute("SELECT ifnull(max(seq), 0) FROM jobs").fetchone()
+    return int(last)
 
 
 def insert(

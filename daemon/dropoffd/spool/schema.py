@@ -211,6 +211,11 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO inlines SELECT seq, ordinal, inline FROM contents WHERE inline IS NOT NULL;
     UPDATE contents SET inline = NULL WHERE inline IS NOT NULL;
     """,
+    """
+    -- Arrivals are in a journal beside the database, which knows its own by this id. What an older daemon left in
+    -- the table for them is filed at start.
+    INSERT INTO meta VALUES ('journal', lower(hex(randomblob(8)))), ('filed', '0');
+    """,
 )
 
 

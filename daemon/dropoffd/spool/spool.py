@@ -5,6 +5,7 @@ is on disk. It also keeps the quota true and wakes who waits for jobs to end.
 """
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from dropoff.records import Entry
 from dropoff.saves import Save
 from dropoffd.custody import Addition, Candidate, Digest, Job, Note, Orphan, UploadBegun
 from dropoffd.spool import arrivals, jobs, reports, uploads, versions
+from dropoffd.spool.arrivals import Arrivals
 from dropoffd.spool.database import Database
 from dropoffd.spool.quota import Quota
 from dropoffd.stores.base import Part
@@ -34,7 +36,10 @@ class Spool:
 
     def __init__(self, state_dir: str, quota_bytes: int, floor_bytes: int, history_jobs: int) -> None:
         self._state_dir = state_dir
-        self._database = Database(os.path.join(state_dir, "spool.db"), arrivals.file)
+        path = os.path.join(state_dir, "spool.db")
+        self._arrivals = Arrivals(arrivals.path_beside(path))
+        self._database = Database(path, self._arrivals)
+        self._numbers = itertools.count(1)
         self._history = history_jobs
         self._ended_since_prune = 0
         self._runs: dict[tuple[str, str, str], int] = {}
@@ -47,28 +52,39 @@ class Spool:
     async def open(self) -> None:
         """Open the database; raises StartError, and SpoolFullError when there is no space to begin with."""
         await self._database.open()
-        await self._database.run(arrivals.file)
+        await self._database.run(arrivals.take_over)
+        last, state = await self._database.run(lambda c: (jobs.last_seq(c), arrivals.state(c)))
+        newest = await anyio.to_thread.run_sync(partial(self._arrivals.open, state))
+        self._numbers = itertools.count(max(last, newest) + 1)
         in_custody = [total for state, total in (await self.totals()).items() if state not in FINAL_STATES]
         self.quota.used_bytes = sum(total.size_bytes for total in in_custody)
 
     async def aclose(self) -> None:
         """Close the database when all that was asked for is on disk."""
         await self._database.aclose()
+        self._arrivals.close()
 
     @property
     def prompt(self) -> bool:
-        """Tell whether a commit would be done at once, so that it may hold up the event loop."""
-        return self._database.prompt
+        """Tell whether a file would be taken at once, so that it may hold up the event loop."""
+        return self._arrivals.prompt and self._database.works
 
     def accept_at_once(self, save: Save, content: Content) -> int | None:
-        """Take a file into custody here and now; None, and nothing done, where `accept` has to do it.
+        """Take a file into custody here and now, under a new id; None, and nothing done, where `accept` has to do it.
 
-        That is so while it is not `prompt`, for the first save of a run, and for ids that are known.
+        That is so while it is not `prompt`, and for the first save of a run. Raises SpoolBrokenError.
         """
         run = self._runs.get(_key(save))
-        if run is None:
+        if run is None or not self.prompt:
             return None
-        return self._database.at_once(lambda c: arrivals.add(c, run, save, content), unfinished=True)
+        seq = next(self._numbers)
+        try:
+            arrived = self._arrivals.add(seq, run, save, content)
+        except OSError as error:
+            raise self._database.broke(error) from error
+        if arrived and self._arrivals.filing_is_due:
+            self._database.run_prelude()
+        return seq if arrived else None
 
     async def accept(
         self, save: Save, contents: Sequence[Content], skipped: Sequence[str], now: float = 0.0
@@ -83,10 +99,13 @@ class Spool:
         known_run = run
 
         def operation(connection: sqlite3.Connection) -> int | None:
-            seq = jobs.accept(connection, known_run, save, contents, skipped)
-            if seq is not None and save.part is not None:
+            # Only now: before it are those that were filed in this transaction.
+            seq = next(self._numbers)
+            if not jobs.accept(connection, seq, known_run, save, contents, skipped):
+                return None
+            if save.part is not None:
                 versions.stage(connection, seq, save.part, now)
-            if seq is not None and save.version is not None:
+            if save.version is not None:
                 versions.claim(connection, seq, known_run, save, save.version)
             return seq
 
@@ -297,7 +316,7 @@ class Spool:
         def operation(connection: sqlite3.Connection) -> tuple[int, int, list[JobReport]]:
             pending, delivered, troubled = reports.settled(connection, named, run)
             # What could not be filed, on a full disk, is nobody's in particular and everybody's to wait for.
-            return pending + arrivals.count(connection), delivered, troubled
+            return pending + self._arrivals.unfiled, delivered, troubled
 
         return await self._database.run(operation)
 

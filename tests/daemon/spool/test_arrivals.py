@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon import making
@@ -12,14 +13,13 @@ from dropoff.content import Capture, Content
 from dropoff.errors import SpoolFullError
 from dropoff.messages import JobState
 from dropoff.saves import Save
+from dropoffd.errors import StartError
 from dropoffd.spool import arrivals, jobs
-from dropoffd.spool.schema import migrate
+from dropoffd.spool.arrivals import PENDING_MOST
+from dropoffd.spool.journal import BLOCK_BYTES, Journal
 from dropoffd.spool.spool import Spool
 
 pytestmark = pytest.mark.anyio
-
-SAVES = 50
-WAL_FRAME_HEADER_BYTES = 24  # https://www.sqlite.org/fileformat2.html#walformat
 
 
 def linked(one: Save, size: int = 10) -> Content:
@@ -30,27 +30,16 @@ def linked(one: Save, size: int = 10) -> Content:
     )  # fmt: skip
 
 
-async def opened(spools: Spools) -> Spool:
+async def opened(spools: Spools, first: Save | None = None) -> Spool:
     """Return an open spool that has had a first save, so that others can arrive at once."""
     spool = await spools.open()
-    await spool.accept(save(), [making.inline(b"first")], ())
+    await spool.accept(first or save(), [making.inline(b"first")], ())
     return spool
 
 
-async def arrive(spool: Spool, one: Save, size: int = 10) -> int:
+async def arrive(spool: Spool, one: Save, content: Content | None = None) -> int:
     """Accept a save at once."""
-    return await soon(lambda: spool.accept_at_once(one, linked(one, size)))
-
-
-async def arrivals_that_fit(spool: Spool) -> int:
-    """Accept saves at once until the disk is full; return how many there was space for."""
-    count = 0
-    while True:
-        try:
-            await arrive(spool, save())
-        except SpoolFullError:
-            return count
-        count += 1
+    return await soon(lambda: spool.accept_at_once(one, content or linked(one)))
 
 
 def rows(connection: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
@@ -59,67 +48,43 @@ def rows(connection: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
     return [connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
 
 
-def test_what_is_filed_is_what_would_have_been_accepted() -> None:
-    """Arrivals, once filed, left the rows that accepting the same saves leaves, and no arrival."""
-    left, right = [sqlite3.connect(":memory:", isolation_level=None) for _ in range(2)]
-    saves = [save(name=b"\xff %d" % n, priority=n) for n in range(5)]
-    for connection in (left, right):
-        migrate(connection)
-        run = jobs.run_of(connection, ("project", "run", "file:///store"))
-        for one in saves:
-            content = linked(one) if one.priority % 2 else inline(one.name)
-            if connection is left:
-                assert jobs.accept(connection, run, one, [content], ()) is not None
+async def test_what_is_filed_is_what_would_have_been_accepted(tmp_path: Path) -> None:
+    """Arrivals, once filed, left the rows that accepting the same saves leaves."""
+    first, *saves = [save(name=b"\xff %d" % n, priority=n) for n in range(6)]
+    contents = [linked(one) if one.priority % 2 else inline(one.name) for one in saves]
+    found = []
+    for name in ("accepted", "arrived"):
+        spools = Spools(tmp_path / name)
+        spool = await opened(spools, first)
+        for one, content in zip(saves, contents, strict=True):
+            if name == "accepted":
+                assert await spool.accept(one, [content], ()) is not None
             else:
-                assert arrivals.add(connection, run, one, content) is not None
-    arrivals.file(right)
-    assert rows(left) == rows(right)
-    assert arrivals.count(right) == 0
+                await arrive(spool, one, content)
+        found.append(await spool._database.run(rows))
+        await spools.aclose()
+    accepted, arrived = found
+    assert [len(table) for table in accepted[:2]] == [6, 6]
+    assert arrived == accepted
 
 
-def test_an_arrival_commits_few_pages(tmp_path: Path) -> None:
-    """A caller waits for one page, with content for what it fills and a few: not for all rows of the job."""
-    connection = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    migrate(connection)
-    run = jobs.run_of(connection, ("project", "run", "file:///store"))
-    page_bytes = int(connection.execute("PRAGMA page_size").fetchone()[0])
-    log = tmp_path / "spool.db-wal"
-
-    def pages(content: Content | None) -> float:
-        """Return how many pages an arrival commits, on average: now and then a page is split."""
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        for _ in range(SAVES):
-            one = save()
-            assert arrivals.add(connection, run, one, content or linked(one)) is not None
-        return log.stat().st_size / (page_bytes + WAL_FRAME_HEADER_BYTES) / SAVES
-
-    assert pages(None) < 2
-    assert pages(inline(bytes(4 * page_bytes))) < 4 + 5
-    connection.close()
-
-
-def test_an_arrival_is_a_known_job_with_a_number_of_its_own() -> None:
-    """Neither its id nor its number is given to another job, filed or not."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    run = jobs.run_of(connection, ("project", "run", "file:///store"))
-    one, two, three = save(), save(), save()
-    numbers = [arrivals.add(connection, run, one, linked(one)), jobs.accept(connection, run, two, [linked(two)], ())]
-    for again in (one, two):
-        assert arrivals.add(connection, run, again, linked(again)) is None
-        assert jobs.accept(connection, run, again, [linked(again)], ()) is None
-    arrivals.file(connection)
-    assert arrivals.add(connection, run, one, linked(one)) is None
-    numbers.append(arrivals.add(connection, run, three, linked(three)))
-    assert numbers == [1, 2, 3]
+async def test_no_number_is_given_twice(spools: Spools) -> None:
+    """However a job is accepted, and however the daemons before ended, it has a number larger than those before."""
+    numbers: list[int | None] = []
+    for _ in range(3):
+        spool = await opened(spools)
+        for _ in range(3):
+            numbers.append(await arrive(spool, save()))
+            numbers.append(await spool.accept(save(), [inline(b"x")], ()))
+        await spools.aclose()
+    assert [numbers.index(number) for number in numbers] == list(range(len(numbers)))
 
 
 async def test_an_arrival_is_seen_by_whoever_asks_for_jobs(spools: Spools) -> None:
     """Right after a save that was accepted at once it is listed, counted, waited for and next to be delivered."""
     spool = await opened(spools)
     one = save()
-    seq = await arrive(spool, one, size=7)
+    seq = await arrive(spool, one, linked(one, 7))
     assert [report.job for report in await spool.found(one.job)] == [one.job]
     assert (await spool.totals())[JobState.QUEUED].size_bytes == len(b"first") + 7
     assert (await spool.settled([one.job], None))[0] == 1
@@ -129,18 +94,121 @@ async def test_an_arrival_is_seen_by_whoever_asks_for_jobs(spools: Spools) -> No
     assert (await spool.settled([one.job], None))[0] == 0
 
 
+async def killed(spools: Spools, home: Path) -> Spools:
+    """Return the spool as a kill right now would leave it."""
+    shutil.copytree(spools.state, home)
+    return Spools(home)
+
+
 async def test_an_arrival_survives_an_abrupt_end(spools: Spools, tmp_path: Path) -> None:
     """A copy of the files taken right after an answer, as a kill leaves them, has the arrivals; opened, as jobs."""
     spool = await opened(spools)
     saves = [save() for _ in range(20)]
     for one in saves:
         await arrive(spool, one)
-    shutil.copytree(spools.state, tmp_path / "after")
-    after = Spools(tmp_path / "after")
+    after = await killed(spools, tmp_path / "after")
     again = await after.open()
     assert again.quota.used_bytes == len(b"first") + sum(linked(one).size_bytes for one in saves)
     assert {job for job, _, _ in await again.unsettled()} == {one.job for one in saves}
     await after.aclose()
+
+
+async def test_an_arrival_is_filed_once(spools: Spools, tmp_path: Path) -> None:
+    """A job that ended, and was forgotten, does not come back from the journal after a kill."""
+    spool = await opened(spools)
+    first, second = save(), save()
+    await spool.finish(await arrive(spool, first), JobState.CANCELLED)
+    await spool._database.run(lambda c: c.execute("DELETE FROM jobs WHERE job = ?", (first.job,)))
+    await arrive(spool, second)
+    after = await killed(spools, tmp_path / "after")
+    again = await after.open()
+    assert [len(await again.found(one.job)) for one in (first, second)] == [0, 1]
+    await after.aclose()
+
+
+async def test_the_journal_of_another_database_is_left_alone(spools: Spools, tmp_path: Path) -> None:
+    """Who begins anew with the database alone does not find the old one's jobs in the new one."""
+    spool = await opened(spools)
+    one = save()
+    await arrive(spool, one)
+    after = await killed(spools, tmp_path / "after")
+    for path in after.state.glob("spool.db*"):
+        if not path.name.endswith("-arrivals"):
+            path.unlink()
+    again = await opened(after)
+    assert await again.found(one.job) == []
+    two = save()
+    await arrive(again, two)
+    last = await killed(after, tmp_path / "last")
+    assert len(await (await last.open()).found(two.job)) == 1
+    await last.aclose()
+    await after.aclose()
+
+
+async def test_a_record_that_was_cut_off_is_none(spools: Spools, tmp_path: Path) -> None:
+    """Of a record whose write a power cut interrupted, whose caller had no answer, nothing is found."""
+    spool = await opened(spools)
+    saves = [save(), save()]
+    content = inline(b"x" * (3 * BLOCK_BYTES))
+    for one in saves:
+        await arrive(spool, one, content)
+    after = await killed(spools, tmp_path / "after")
+    path = after.state / "spool.db-arrivals"
+    data = bytearray(path.read_bytes())
+    data[6 * BLOCK_BYTES : 7 * BLOCK_BYTES] = bytes(BLOCK_BYTES)
+    path.write_bytes(data)
+    again = await after.open()
+    assert [len(await again.found(one.job)) for one in saves] == [1, 0]
+    await after.aclose()
+
+
+async def test_garbage_of_this_owner_is_not_passed_over(spools: Spools) -> None:
+    """A record that is whole and makes no sense may be somebody's save: no daemon starts without it."""
+    spool = await opened(spools)
+    await arrive(spool, save())
+    state = await spool._database.run(arrivals.state)
+    await spools.aclose()
+    journal = Journal(str(spools.state / "spool.db-arrivals"), state.owner)
+    journal.append(1000, b"\xc1")
+    journal.close()
+    with pytest.raises(StartError, match="unable to read the journal of arrivals"):
+        await spools.open()
+
+
+async def test_an_arrival_of_an_older_daemon_is_filed(spools: Spools) -> None:
+    """What was in the table for arrivals, before there was a journal, is a job after the first start."""
+    spool = await opened(spools)
+    one = save()
+    run = await spool._database.run(lambda c: jobs.run_of(c, (one.run.project, one.run.name, one.run.store)))
+    row = (7, one.job, run, msgspec.msgpack.encode(one), msgspec.msgpack.encode(linked(one)))
+    await spool._database.run(lambda c: c.execute("INSERT INTO arrivals VALUES (?, ?, ?, ?, ?)", row))
+    await spools.aclose()
+    again = await opened(spools)
+    assert [report.seq for report in await again.found(one.job)] == [7]
+    assert await arrive(again, save()) > 7
+
+
+async def test_a_call_that_is_made_again_makes_no_second_job(spools: Spools) -> None:
+    """Made again the way calls are, an arrival is known; and one that arrives twice all the same is filed once."""
+    spool = await opened(spools)
+    one = save()
+    await arrive(spool, one)
+    assert await spool.accept(one, [linked(one)], ()) is None
+    await arrive(spool, one)
+    await arrive(spool, other := save())
+    assert [len(await spool.found(job)) for job in (one.job, other.job)] == [1, 1]
+    assert (await spool.totals())[JobState.QUEUED].jobs == 3
+
+
+async def test_many_arrivals_are_filed_by_the_way(spools: Spools) -> None:
+    """However many come without a question between, they never wait in such a number that the next is refused."""
+    spool = await opened(spools)
+    saves = [save() for _ in range(2 * PENDING_MOST)]
+    for one in saves:
+        await arrive(spool, one)
+    assert [report.job for report in reversed(await spool.listed([], 2 * PENDING_MOST, None))] == [
+        one.job for one in saves
+    ]
 
 
 async def test_what_cannot_be_filed_is_waited_for(spools: Spools) -> None:
@@ -151,10 +219,12 @@ async def test_what_cannot_be_filed_is_waited_for(spools: Spools) -> None:
 
     spool = await opened(spools)
     await spool._database.run(lambda c: pages(1, c))
-    arrived = await arrivals_that_fit(spool)
-    assert arrived
-    pending, _, _ = await spool.settled((), None)
-    assert pending == 1 + arrived
+    arrived = 0
+    while spool.accept_at_once(one := save(), linked(one)) is not None or spool._arrivals.prompt:
+        arrived += 1
+    with pytest.raises(SpoolFullError):
+        await spool.accept(save(), [inline(bytes(60_000))], ())
+    assert (await spool.settled((), None))[0] == 1 + arrived
     await spool._database.run(lambda c: pages(1 << 30, c))
     assert (await spool.totals())[JobState.QUEUED].jobs == 1 + arrived
     assert (await spool.settled((), None))[0] == 1 + arrived

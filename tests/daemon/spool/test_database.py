@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.making import Spools, inline, save, sha256, soon
+from daemon.making import Spools, inline, save, sha256
 from dropoff.errors import SpoolFullError, UsageError
-from dropoffd.errors import Exit, StartError
+from dropoffd.errors import Exit, SpoolBrokenError, StartError
 from dropoffd.spool import schema
-from dropoffd.spool.database import CHECKPOINT_BUSY_COMMITS, GROUP_MAX, LOG_BYTES, Database, Operation
+from dropoffd.spool.database import CHECKPOINT_BUSY_COMMITS, GROUP_MAX, LOG_BYTES, Database
 from dropoffd.spool.schema import MIGRATIONS, migrate
 
 pytestmark = pytest.mark.anyio
@@ -30,15 +30,9 @@ def insert_and_refuse(key: str, connection: sqlite3.Connection) -> None:
     raise UsageError("unable to do this")
 
 
-async def promptly(database: Database, operation: Operation[object]) -> object:
-    """Run an operation at once, or, where that cannot be, as the database would have it."""
-    done = database.at_once(lambda connection: (operation(connection),))
-    return done[0] if done else await database.run(operation)
-
-
 def keys(connection: sqlite3.Connection) -> set[str]:
-    """Return the rows."""
-    return {key for (key,) in connection.execute("SELECT key FROM meta")}
+    """Return the rows that an empty database does not have."""
+    return {key for (key,) in connection.execute("SELECT key FROM meta")} - {"filed", "journal"}
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -80,12 +74,12 @@ async def test_what_needs_no_space_is_done_on_a_full_disk(tmp_path: Path) -> Non
     await database.aclose()
 
 
-async def test_prompt_commits_do_not_let_the_log_grow(tmp_path: Path) -> None:
-    """However many commits are made on the loop's own thread alone, the log stays within its blocks."""
+async def test_the_log_stays_within_its_blocks(tmp_path: Path) -> None:
+    """However many commits are made without a pause, the log does not grow."""
     database = Database(str(tmp_path / "spool.db"))
     await database.open()
     for number in range(4 * CHECKPOINT_BUSY_COMMITS):
-        await promptly(database, partial(insert, f"{number}".ljust(60_000)))
+        await database.run(partial(insert, f"{number}".ljust(60_000)))
     assert (tmp_path / "spool.db-wal").stat().st_size == LOG_BYTES
     await database.aclose()
 
@@ -99,62 +93,67 @@ async def test_a_group_larger_than_the_most_is_served(tmp_path: Path) -> None:
     await database.aclose()
 
 
-async def test_a_prompt_operation_and_a_queued_one_do_not_lose_each_other(tmp_path: Path) -> None:
-    """Both ways to run an operation may be mixed freely."""
-    database = Database(str(tmp_path / "spool.db"))
+class Counting:
+    """A prelude that writes a row, and remembers how its transactions ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.refuses = False
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Write a row, unless there is no space for it."""
+        insert(f"prelude {len(self.ended)}", connection)
+        if self.refuses:
+            connection.execute("INSERT INTO meta VALUES ('large', zeroblob(100000))")
+
+    def kept(self) -> None:
+        """Remember."""
+        self.ended.append("kept")
+
+    def undone(self) -> None:
+        """Remember."""
+        self.ended.append("undone")
+
+
+async def test_the_prelude_comes_before_every_operation(tmp_path: Path) -> None:
+    """An operation sees what the prelude did, also one that refuses; and it runs though nobody asks for anything."""
+    prelude = Counting()
+    database = Database(str(tmp_path / "spool.db"), prelude)
     await database.open()
-    await asyncio.gather(
-        *((partial(promptly, database) if n % 2 else database.run)(partial(insert, str(n))) for n in range(500))
-    )
+    assert await database.run(keys) == {"prelude 0"}
     with pytest.raises(UsageError):
-        await promptly(database, partial(insert_and_refuse, "refused"))
-    assert await database.run(keys) == {str(n) for n in range(500)}
+        await database.run(partial(insert_and_refuse, "refused"))
+    database.run_prelude()
+    assert await database.run(keys) >= {"prelude 0", "prelude 1"}
     await database.aclose()
+    assert set(prelude.ended) == {"kept"}
 
 
-async def test_what_was_left_unfinished_is_finished_before_anything_else(tmp_path: Path) -> None:
-    """`finish` runs once before the next operation, and again with the one after if it failed."""
-    left: list[str] = []
-    seen: list[set[str]] = []
-
-    def leave(key: str, _: sqlite3.Connection) -> str:
-        left.append(key)
-        return key
-
-    def finish(connection: sqlite3.Connection) -> None:
-        for key in left:
-            insert(key, connection)
-        if "trouble" in left:
-            left.remove("trouble")
-            raise UsageError("unable to finish")
-        left.clear()
-
-    database = Database(str(tmp_path / "spool.db"), finish)
+async def test_without_space_for_the_prelude_the_rest_goes_on(tmp_path: Path) -> None:
+    """What fits is done without it, and it hears each time that it came to nothing."""
+    prelude = Counting()
+    database = Database(str(tmp_path / "spool.db"), prelude)
     await database.open()
-    for some in (["a", "b"], [], ["trouble", "c"], ["d"]):
-        for key in some:
-            await soon(partial(database.at_once, partial(leave, key), unfinished=True))
-        seen.append(await database.run(keys))
-    assert seen == [{"a", "b"}, {"a", "b"}, {"a", "b"}, {"a", "b", "c", "d"}]
+    await database.run(lambda c: c.execute("PRAGMA max_page_count = 1"))  # SQLite takes the present size for it
+    before = list(prelude.ended)
+    prelude.refuses = True
+    await database.run(partial(insert, "small"))
+    assert set(prelude.ended[len(before) :]) == {"undone"}
+    prelude.refuses = False
+    assert await database.run(keys) == {f"prelude {len(before) - 1}", "small", f"prelude {len(prelude.ended) - 1}"}
     await database.aclose()
 
 
-async def test_nothing_is_done_at_once_while_somebody_is_served_for_long(tmp_path: Path) -> None:
-    """Who would have to wait for the disk's turn is told so within moments, and nothing is done."""
+async def test_after_trouble_beside_it_the_database_is_broken(tmp_path: Path) -> None:
+    """Once nobody knows what is on the disk nothing more is taken."""
     database = Database(str(tmp_path / "spool.db"))
     await database.open()
-    began, end = threading.Event(), threading.Event()
-
-    def dawdle(_: sqlite3.Connection) -> None:
-        began.set()
-        end.wait(60)
-
-    served = asyncio.ensure_future(database.run(dawdle))
-    await asyncio.to_thread(began.wait, 60)
-    assert database.at_once(partial(insert, "a")) is None
-    end.set()
-    await served
-    assert await database.run(keys) == set()
+    assert database.works
+    error = database.broke(OSError(5, "Input/output error"))
+    assert not database.works
+    with pytest.raises(SpoolBrokenError, match="Input/output error") as caught:
+        await database.run(keys)
+    assert caught.value is error
     await database.aclose()
 
 

@@ -37,7 +37,8 @@ def taken(
 ) -> int | None:
     """Accept a save into its run, which is added if need be."""
     run = jobs.run_of(connection, (one.run.project, one.run.name, one.run.store))
-    return jobs.accept(connection, run, one, contents, skipped)
+    seq = jobs.last_seq(connection) + 1
+    return seq if jobs.accept(connection, seq, run, one, contents, skipped) else None
 
 
 def states(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
