@@ -12,7 +12,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,10 +23,10 @@ import msgspec
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
-from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores import line
 from dropoffd.stores.base import Body, BrokenError, CorruptError, Progress, UnavailableError, UnreachableError
-from dropoffd.stores.line import Line
+from dropoffd.stores.line import Line, Pieces
+from dropoffd.stores.reply import Incoming
 from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
 from dropoffd.stores.turns import Turns
 
@@ -180,10 +180,9 @@ class Http:
         wire.handed_bytes = size if isinstance(body, bytes) else 0
         target = URL(url, encoded=True)
         proxy = self._proxy(target.scheme, target.host or "")
-        # Large bodies are for aiohttp: its cost is small beside theirs, and it tells a connection reset at once.
-        if method == "PUT" and proxy is None and isinstance(body, bytes):
-            return await self._upload(target, sent, body, progress, wire)
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns)
+        if proxy is None and (method == "PUT" or into is not None):
+            return await self._directly(method, target, sent, body, progress, wire, into)
+        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns, line.buffers())
         async with self._opened().request(
             method,
             target,
@@ -204,11 +203,18 @@ class Http:
             progress(size)
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, received, filled)
 
-    async def _upload(
-        self, url: URL, headers: Mapping[str, str], body: bytes, progress: Progress | None, wire: Wire
+    async def _directly(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: Body | bytes,
+        progress: Progress | None,
+        wire: Wire,
+        into: memoryview | None,
     ) -> Answer:
-        """Send a body without aiohttp's machinery, which is half of what a small one costs."""
-        head = line.head("PUT", url.raw_path_qs, {"user-agent": aiohttp.http.SERVER_SOFTWARE, **headers})
+        """Send or receive content without aiohttp's machinery."""
+        head = line.head(method, url.raw_path_qs, {"user-agent": aiohttp.http.SERVER_SOFTWARE, **headers})
         idle = self._idle.setdefault(f"{url.scheme}://{url.raw_authority}", [])
 
         def told(size: int) -> None:
@@ -218,17 +224,19 @@ class Http:
             known = self._known(idle)
             used = known or await self._connected(url.origin())
             wire.transport = used.transport
+            data = body if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns, used.buffers)
+            answer = Incoming() if into is None else Incoming(ANSWER_MOST_BYTES, into)
             try:
-                reply = await used.send(head, body, told)
+                reply = await used.send(head, data, told, answer)
             except ConnectionError:
-                if known is None or wire.received_bytes:
+                if known is None or wire.received_bytes or wire.failure is not None:
                     raise
                 continue  # it was ended while nobody used it
             if used.usable:
                 idle.append((time.monotonic(), used))
-            if progress and reply.status < 300:
+            if progress and isinstance(body, bytes) and reply.status < 300:
                 progress(len(body))
-            return Answer(reply.status, reply.headers, reply.data)
+            return Answer(reply.status, reply.headers, reply.data, reply.into_bytes)
 
     def _known(self, idle: list[tuple[float, Line]]) -> Line | None:
         """Return a connection that nobody uses, if one may still lead somewhere."""
@@ -295,13 +303,12 @@ def _fresh(idle_since: float, known: Line) -> bool:
 
 
 async def _pieces(
-    body: Body, progress: Progress | None, wire: Wire, turns: Turns
-) -> AsyncGenerator[memoryview | bytes, None]:
+    body: Body, progress: Progress | None, wire: Wire, turns: Turns, buffers: Sequence[memoryview]
+) -> Pieces:
     """Yield the body's bytes, read where that waits for no disk, else in a thread.
 
     Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
     """
-    buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(2)]
     offset = turn = 0
     while offset < body.size_bytes:
         wire.waits_for_us = True

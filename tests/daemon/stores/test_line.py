@@ -1,4 +1,4 @@
-"""Uploads speak HTTP themselves: answers of every form, answers that come early, connections that end."""
+"""Content travels without aiohttp: answers of every form, answers that come early, connections that end."""
 
 import asyncio
 import ssl
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dropoffd.stores.base import Body, Bytes, UnavailableError, UnreachableError
+from dropoffd.stores.base import Body, BrokenError, Bytes, UnavailableError, UnreachableError
 from dropoffd.stores.http import Http
-from dropoffd.stores.line import Incoming, head
+from dropoffd.stores.line import head
+from dropoffd.stores.reply import Incoming, Reply
 from dropoffd.stores.turns import PIECES_A_TURN
 
 pytestmark = pytest.mark.anyio
@@ -67,18 +68,27 @@ class Server:
                 received = await reader.readuntil(b"\r\n\r\n")
                 self.heads.append(received)
                 self.asked.set()
-                if self.read_bodies:
+                if self.read_bodies and not received.startswith(b"GET"):
                     await reader.readexactly(int(received.lower().partition(b"content-length: ")[2].split()[0]))
                 answer = self.script.pop(0)
                 writer.write(answer)
                 await writer.drain()
                 if not self.read_bodies:
                     await self.over.wait()
-                if not answer or b"content-length: 0" not in answer.lower():
+                if not answer or not _has_an_end(answer):
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         writer.close()
+
+
+def _has_an_end(answer: bytes) -> bool:
+    return b"content-length: 0" in answer.lower() or answer.startswith(b"HTTP/1.1 206")
+
+
+def part(body: bytes) -> bytes:
+    """Return an answer that is part of an object."""
+    return b"HTTP/1.1 206 -\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -153,9 +163,9 @@ async def test_what_is_no_answer_is_none(server: Server, http: Http, raw: bytes)
 
 
 async def test_a_connection_is_used_again(server: Server, http: Http) -> None:
-    """Bodies from memory go over one connection, each whole."""
+    """Bodies from memory and in pieces go over one connection, each whole."""
     server.script = [OK] * 3
-    for body in (b"content", b"x" * (1 << 20), b""):
+    for body in (b"content", Bytes(b"x" * (1 << 20), ""), b""):
         assert (await http.request("PUT", server.url, {"x-note": "ours"}, body)).status == 200
     assert server.connections == 1
     assert [b"x-note: ours" in received for received in server.heads] == [True] * 3
@@ -233,14 +243,93 @@ async def test_over_tls_it_is_the_same(certificate: Path) -> None:
     ours.load_cert_chain(certificate)
     async with serving("https", ours) as server:
         trusting, wary = Http(str(certificate)), Http()
-        server.script = [OK] * 3
+        server.script = [OK] * 4
         for body in (b"content", Bytes(b"x" * LARGE_BYTES, ""), b"more"):
             assert (await trusting.request("PUT", server.url, {}, body)).status == 200
-        assert server.connections == 2  # what goes in pieces is for aiohttp
+        server.script = [part(b"y" * LARGE_BYTES)]
+        buffer = bytearray(LARGE_BYTES)
+        answer = await trusting.request("GET", server.url, {}, into=memoryview(buffer))
+        assert (answer.into_bytes, bytes(buffer)) == (LARGE_BYTES, b"y" * LARGE_BYTES)
+        assert server.connections == 1
         with pytest.raises(UnreachableError, match="unable to trust"):
             await wary.request("PUT", server.url, {}, b"content")
         await trusting.aclose()
         await wary.aclose()
+
+
+RANGES: dict[str, tuple[bytes, bytes, bytes]] = {
+    "with a length": (part(b"0123456789"), b"0123456789", b""),
+    "less than asked for": (part(b"012"), b"012", b""),
+    "large": (part(bytes(range(256)) * 8192), bytes(range(256)) * 8192, b""),
+    "that says so in another way": (
+        b"HTTP/1.1 200 OK\r\ncontent-range: bytes 0-2/9\r\ncontent-length: 3\r\n\r\n012", b"012", b"",
+    ),
+    "in chunks": (b"HTTP/1.1 206 -\r\ntransfer-encoding: chunked\r\n\r\n2\r\n01\r\n1\r\n2\r\n0\r\n\r\n", b"012", b""),
+    "until the end": (b"HTTP/1.0 206 -\r\n\r\n012", b"012", b""),
+    "of nothing": (b"HTTP/1.1 206 -\r\ncontent-length: 0\r\n\r\n", b"", b""),
+    "that is all of an object": (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n012", b"", b"012"),
+    "that is none": (b"HTTP/1.1 416 -\r\ncontent-length: 5\r\n\r\nsorry", b"", b"sorry"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "placed", "data"), RANGES.values(), ids=RANGES)
+async def test_a_range_is_received_where_it_is_wanted(
+    server: Server, http: Http, raw: bytes, placed: bytes, data: bytes
+) -> None:
+    """What is part of an object lies in the buffer, and nothing behind it is touched; anything else is an answer."""
+    server.script = [raw]
+    buffer = bytearray(b"-" * (max(10, len(placed)) + 1))
+    answer = await http.request("GET", server.url, {}, into=memoryview(buffer)[:-1])
+    assert (answer.data, answer.into_bytes) == (data, len(placed))
+    assert buffer == placed + b"-" * (len(buffer) - len(placed))
+
+
+@pytest.mark.parametrize("name", [name for name in RANGES if name not in {"large", "until the end"}])
+def test_a_range_may_come_byte_by_byte(name: str) -> None:
+    """It is there with its last byte and not before, fed or received in its place."""
+    raw, placed, data = RANGES[name]
+    buffer = memoryview(bytearray(10))
+    incoming, replies = Incoming(into=buffer), list[Reply | None]()
+    for byte in raw:
+        if place := incoming.place():
+            place[0] = byte
+            replies.append(incoming.placed(1))
+        else:
+            replies.append(incoming.feed(bytes([byte])))
+    assert replies[:-1] == [None] * (len(raw) - 1)
+    assert replies[-1] is not None
+    assert (bytes(buffer[: replies[-1].into_bytes]), replies[-1].data) == (placed, data)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        part(b"01234567890"),
+        b"HTTP/1.0 206 -\r\n\r\n01234567890",
+        b"HTTP/1.1 206 -\r\ntransfer-encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n",
+    ],
+)
+async def test_more_than_was_asked_for_is_no_answer(server: Server, http: Http, raw: bytes) -> None:
+    """A server that sends more than the range makes the store unavailable."""
+    server.script = [raw]
+    with pytest.raises(BrokenError, match="more than was asked for"):
+        await http.request("GET", server.url, {}, into=memoryview(bytearray(10)))
+
+
+async def test_a_range_that_is_given_up_touches_nothing_more(server: Server, http: Http) -> None:
+    """Once nobody waits for it a buffer may be used for something else, whatever still comes; so may the client."""
+    raw = part(b"x" * LARGE_BYTES)
+    server.script, server.read_bodies, buffer = [raw[:1_000_000], OK], False, bytearray(LARGE_BYTES)
+    asked = asyncio.create_task(http.request("GET", server.url, {}, into=memoryview(buffer)))
+    while not buffer[0]:  # noqa: ASYNC110  # nobody tells when some of it came
+        await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    buffer[:] = bytes(LARGE_BYTES)
+    server.over.set()
+    assert (await http.request("PUT", server.url, {}, b"content")).status == 200
+    assert not any(buffer)
 
 
 class Failing(Bytes):
