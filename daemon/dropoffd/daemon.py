@@ -14,6 +14,8 @@ import random
 import resource
 import signal
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -90,18 +92,61 @@ class Daemon:
             lock.release()
 
     async def _serve(self) -> None:
-        settings, clock = self._settings, self._clock
+        settings = self._settings
         spool = Spool(
             settings.state_dir, settings.spool_quota_bytes, settings.spool_floor_bytes, settings.history_jobs
         )
         await spool.open()
+        boot = _boot_id()
+        homes = Homes(settings.state_dir, settings.link_dir, boot)
+        parts = self._parts(spool, homes)
+        leftovers = await _leftovers(spool, homes)
+        async with anyio.create_task_group() as care:
+            stop = anyio.Event()
+            care.start_soon(_on_signals, stop, parts.keeper)
+            care.start_soon(_leave_at_last, spool, stop, settings.stop_timeout_seconds + _GRACE_SECONDS)
+            await anyio.lowlevel.checkpoint()
+            same_boot = await _same_boot(spool, boot)
+            care.start_soon(parts.keeper.run)
+            await anyio.lowlevel.checkpoint()
+            await parts.custodian.take_up(await spool.unsettled(), same_boot=same_boot)
+            send_home(settings.state_dir, self._guard.pid)
+            # Before anything can come in: a job that is handed in again takes the names of what it left behind.
+            await spool.sweep(leftovers)
+            parts.listener.bind()
+            try:
+                await self._work(parts, stop)
+            finally:
+                parts.listener.close()
+                with anyio.move_on_after(settings.stop_timeout_seconds, shield=True):
+                    await parts.keeper.stop()
+                    await parts.stores.aclose()
+                    parts.indexes.close()
+            care.cancel_scope.cancel()
+        await spool.aclose()
+        homes.remove_empty()
+        self._guard.close()
+        _log.info("stopped")
+
+    async def _work(self, parts: "_Parts", stop: anyio.Event) -> None:
+        """Do all that can be cut off, until stopped."""
+        async with anyio.create_task_group() as work:
+            for run in (*parts.runs, _watchdog):
+                work.start_soon(run)
+            gc.freeze()  # what was built at the start stays: no collection need look at it
+            systemd.notify("READY=1")
+            _log.info("ready version=%s pid=%d state=%s", VERSION, os.getpid(), self._settings.state_dir)
+            await stop.wait()
+            systemd.notify("STOPPING=1")
+            work.cancel_scope.cancel()
+
+    def _parts(self, spool: Spool, homes: Homes) -> "_Parts":
+        settings, clock = self._settings, self._clock
         bandwidth = Bandwidth(clock, settings.bandwidth, spool.meta, spool.set_meta)
         stores = Stores(
             clock, spool.meta, spool.set_meta, bandwidth,
             requests_per_second=settings.requests_per_second, in_flight_max=settings.in_flight_max,
         )  # fmt: skip
-        boot = _boot_id()
-        homes = Homes(settings.state_dir, settings.link_dir, boot)
         keeper = Keeper(
             homes, self._guard, spool.quota, spool.replace_content, clock,
             copy_after_seconds=settings.copy_after_seconds, leases_max=settings.leases_max,
@@ -111,12 +156,10 @@ class Daemon:
             places=settings.transfers_max, retry_first_seconds=settings.retry_first_seconds,
             retry_most_seconds=settings.retry_most_seconds,
         )  # fmt: skip
+        wait_seconds = settings.when_full_timeout_seconds if settings.when_full is WhenFull.WAIT else 0.0
         custodian = Custodian(
             spool, Freezer(homes, spool.quota, self._guard, keeper.may_lease), keeper, self._guard,
-            homes, clock, dispatch,
-            wait_when_full_seconds=settings.when_full_timeout_seconds
-            if settings.when_full is WhenFull.WAIT
-            else 0.0,
+            homes, clock, dispatch, wait_when_full_seconds=wait_seconds,
         )  # fmt: skip
         inbox = Inbox(settings.state_dir, custodian, clock)
         unlogged = Unlogged(spool, dispatch, clock, settings.unlogged_keep_seconds)
@@ -124,44 +167,19 @@ class Daemon:
         indexes = Indexes(settings.cache_dir)
         readers, tidying = _curators(settings, stores, indexes, clock)
         listener = Listener(settings.runtime_dir, Handlers(spool, custodian, control, inbox, stores, readers))
-        leftovers = await _leftovers(spool, homes)
+        runs = (listener.run, dispatch.run, inbox.run, bandwidth.run, unlogged.run, tidying.run)
+        return _Parts(keeper, custodian, listener, stores, indexes, runs)
 
-        async with anyio.create_task_group() as care:
-            stop = anyio.Event()
-            care.start_soon(_on_signals, stop, keeper)
-            await anyio.lowlevel.checkpoint()
-            same_boot = await _same_boot(spool, boot)
-            care.start_soon(keeper.run)
-            await anyio.lowlevel.checkpoint()
-            await custodian.take_up(await spool.unsettled(), same_boot=same_boot)
-            send_home(settings.state_dir, self._guard.pid)
-            # Before anything can come in: a job that is handed in again takes the names of what it left behind.
-            await spool.sweep(leftovers)
-            listener.bind()
-            try:
-                async with anyio.create_task_group() as work:
-                    for part in (
-                        listener.run, dispatch.run, inbox.run, bandwidth.run, unlogged.run, tidying.run, _watchdog,
-                    ):  # fmt: skip
-                        work.start_soon(part)
-                    gc.freeze()  # what was built at the start stays: no collection need look at it
-                    systemd.notify("READY=1")
-                    _log.info("ready version=%s pid=%d state=%s", VERSION, os.getpid(), settings.state_dir)
-                    await stop.wait()
-                    systemd.notify("STOPPING=1")
-                    care.start_soon(_leave_at_last, spool, settings.stop_timeout_seconds + _GRACE_SECONDS)
-                    work.cancel_scope.cancel()
-            finally:
-                listener.close()
-                with anyio.move_on_after(settings.stop_timeout_seconds, shield=True):
-                    await keeper.stop()
-                    await stores.aclose()
-                    indexes.close()
-            care.cancel_scope.cancel()
-        await spool.aclose()
-        homes.remove_empty()
-        self._guard.close()
-        _log.info("stopped")
+
+class _Parts(NamedTuple):
+    """What is started and stopped one by one, and what simply runs in between."""
+
+    keeper: Keeper
+    custodian: Custodian
+    listener: Listener
+    stores: Stores
+    indexes: Indexes
+    runs: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
 def _deliverer(settings: Settings, spool: Spool, keeper: Keeper, homes: Homes, clock: Clock) -> Reuse:
@@ -235,11 +253,12 @@ async def _on_signals(stop: anyio.Event, keeper: Keeper) -> None:
     await anyio.sleep_forever()
 
 
-async def _leave_at_last(spool: Spool, seconds: float) -> None:
+async def _leave_at_last(spool: Spool, stop: anyio.Event, seconds: float) -> None:
     """End the process when a store that hangs, in a system call that nobody can interrupt, holds up the stop.
 
     What it had begun is queued; leased content that was not copied is the guard's.
     """
+    await stop.wait()
     await anyio.sleep(seconds)
     _log.error("stop takes too long: leaving what hangs behind")
     await spool.aclose()

@@ -15,11 +15,12 @@ import msgspec
 
 from dropoff import arguments
 from dropoff.answers import Found, ProjectReport
+from dropoff.asking import ask
 from dropoff.conditions import conditions
 from dropoff.errors import UsageError
 from dropoff.names import printable
 from dropoff.questions import Find, Subject
-from dropoff.reading import StoredFile, StoredRun, StoredVersion, ask, stored_version
+from dropoff.reading import StoredFile, StoredRun, StoredVersion, stored_version
 from dropoff.saves import Category
 from dropoff.settings import Settings, load, store_url
 

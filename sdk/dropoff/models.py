@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from dropoff import arguments
 from dropoff.answers import Changed, LinkList, VersionReport
+from dropoff.asking import ask
 from dropoff.conditions import conditions, quoted
 from dropoff.errors import NotStoredError
 from dropoff.finding import Moment, asked, pages, seconds
 from dropoff.questions import Links, Role, RunId, SetState, Subject, VersionState
-from dropoff.reading import StoredVersion, ask, open_version
+from dropoff.reading import StoredVersion, open_version
 from dropoff.settings import Settings
 
 MODEL = "model"

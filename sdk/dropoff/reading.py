@@ -5,51 +5,36 @@ by itself. Everything here raises NotStoredError for what is not there, DamagedE
 stored, and RefusedError for trouble with the store.
 """
 
-import hashlib
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dropoff import arguments
 from dropoff.answers import (
     Changed,
-    EntryList,
-    EntryReport,
-    Fetched,
     Link,
     LinkList,
     RecordList,
     RecordReport,
     RunReport,
-    Verified,
     VersionReport,
-    decode_any_reply,
 )
 from dropoff.artifact import alias_name, artifact_name
-from dropoff.client import Connection, checked
-from dropoff.delivery import SILENCE_SECONDS
-from dropoff.errors import DamagedError, ProtocolError, UnavailableError, UsageError
-from dropoff.names import check_name
+from dropoff.asking import ask
+from dropoff.errors import DamagedError, UsageError
+from dropoff.holding import Holding
 from dropoff.questions import (
-    Curating,
-    Entries,
-    Fetch,
     FindRun,
     FindVersion,
     Links,
-    Reading,
     Records,
     Role,
     RunId,
     SetAlias,
-    Stored,
-    Stream,
-    Verify,
     VersionId,
 )
 from dropoff.saves import Category, Kind, RunInfo
@@ -58,11 +43,8 @@ from dropoff.settings import Settings, load, store_url
 if TYPE_CHECKING:
     from dropoff.models import StoredModel
 
-_Answer = TypeVar("_Answer")
 _WHICH = re.compile(r"(?:(?P<project>[^/:]+)/)?(?P<name>[^/:]+)(?::(?P<which>[^/:]+))?")
 _PAGE = 1000
-_STREAM_BUFFER_BYTES = 256 << 10
-_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
 def open_run(project: str, name: str, *, store: str | None = None, settings: Settings | None = None) -> "StoredRun":
@@ -176,94 +158,7 @@ def artifacts_of(settings: Settings, run: RunId) -> "dict[str, StoredVersion]":
     }
 
 
-class _Holding:
-    """Files in a store under names, which a version has, and what one save stored."""
-
-    def __init__(self, settings: Settings, stored: Stored) -> None:
-        self._settings = settings
-        self._id = stored
-
-    @property
-    def entries(self) -> tuple[EntryReport, ...]:
-        """Its files and references, by name."""
-        return tuple(self._entries())
-
-    def _entries(self, after: bytes = b"") -> Iterator[EntryReport]:
-        while True:
-            page = ask(self._settings, Entries(of=self._id, after=after, limit=_PAGE), EntryList)
-            yield from page.entries
-            if not page.more or not page.entries:
-                return
-            after = page.entries[-1].path
-
-    def download(
-        self,
-        root: str | os.PathLike[str],
-        paths: str | bytes | Iterable[str | bytes] = (),
-        *,
-        links: bool = False,
-        references: bool = False,
-    ) -> str:
-        """Write its files, or those of these paths (also directories of them), below the directory `root`.
-
-        A file appears under its name when its sha256 is verified. After an interruption the same call goes on where
-        that left off; a file that is there with the right content is not fetched. The files are yours to change,
-        copied or cloned from the cache where that has them; with `links` they are read-only links into it, and what
-        it lacks is fetched there first. With `references` what those lead to is fetched from where it lies, anew each
-        time, and DamagedError raised for what has another etag or size than was recorded. Raises UsageError for what
-        is in the way below `root`. Returns `root`.
-        """
-        root = os.path.abspath(root)
-        os.makedirs(root, exist_ok=True)
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            asked = Fetch(of=self._id, paths=_paths(paths), links=links, umask=umask(), references=references)
-            ask(self._settings, asked, Fetched, fd)
-        finally:
-            os.close(fd)
-        return root
-
-    def get_local_copy(self) -> str:
-        """Return a directory in the cache that has its files, read-only, fetched if need be.
-
-        It is the cache's: what was not used for longest goes when the cache is full. `download` is for keeps.
-        """
-        return ask(self._settings, Fetch(of=self._id), Fetched).place
-
-    def path(self, name: str | bytes) -> str:
-        """Return the path of one of its files in the cache, fetched if need be; as for `get_local_copy`."""
-        path = check_name(name)
-        place = ask(self._settings, Fetch(of=self._id, paths=(path,)), Fetched).place
-        return os.path.join(place, os.fsdecode(path))
-
-    def open(self, name: str | bytes, mode: str = "r", encoding: str | None = None) -> IO[Any]:
-        """Open one of its files for reading, "r" or "rb", as a stream that is fetched while you read.
-
-        It cannot seek. At its end its sha256 is verified: a read that reaches the end raises DamagedError if the
-        bytes were not those that were stored.
-        """
-        if mode not in {"r", "rb"}:
-            raise UsageError(f"unable to open with mode {mode!r}", hint="use 'r' for text, 'rb' for bytes")
-        streamed = _Streamed(self._settings, Stream(of=self._id, path=check_name(name)))
-        raw = io.BufferedReader(streamed, _STREAM_BUFFER_BYTES)
-        return raw if mode == "rb" else io.TextIOWrapper(raw, encoding or "utf-8")
-
-    def verify(self, *, read_data: bool = False) -> Verified:
-        """Look whether the store has every object in the right size; with `read_data` also hash every byte.
-
-        Damage is in the answer, file by file; nothing is raised for it.
-        """
-        return ask(self._settings, Verify(of=self._id, read_data=read_data), Verified)
-
-    def _object(self, name: str | bytes | None, *, allow_pickle: bool) -> Any:
-        from dropoff.objects import find, reader  # noqa: PLC0415  # most of what is read are files
-
-        entry = find(self._entries, name)
-        read = reader(entry, allow_pickle=allow_pickle)
-        return read(self.path(entry.path))
-
-
-class StoredVersion(_Holding):
+class StoredVersion(Holding):
     """A version of an artifact. Made by `Run.use_artifact` and `open_version`."""
 
     _id: VersionId
@@ -319,7 +214,7 @@ class StoredVersion(_Holding):
         ask(self._settings, asked, Changed)
 
 
-class StoredFile(_Holding):
+class StoredFile(Holding):
     """What one save of a run stored: a file, or a directory of them."""
 
     def __init__(self, settings: Settings, report: RecordReport) -> None:
@@ -359,83 +254,6 @@ class StoredFile(_Holding):
         return self._object(None, allow_pickle=allow_pickle)
 
 
-class _Streamed(io.RawIOBase):
-    """The end of a pipe that the daemon writes a file into, hashed as it is read."""
-
-    def __init__(self, settings: Settings, asked: Stream) -> None:
-        super().__init__()
-        self._settings = settings
-        self._digest = hashlib.sha256()
-        self._ended = False
-        self._fd, end = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._connection = _connected(settings)
-            self._connection.send(asked, end)
-        except BaseException:
-            os.close(self._fd)
-            super().close()
-            raise
-        finally:
-            os.close(end)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read some; raises what the daemon's refusal stands for, and DamagedError at the end of other bytes."""
-        count = os.readv(self._fd, [buffer])
-        if count:
-            self._digest.update(memoryview(buffer)[:count])
-        elif not self._ended:
-            # The pipe ends whatever happened; the daemon's answer tells what.
-            try:
-                answer = checked(self._connection.receive())
-            except OSError as error:
-                raise _away(self._settings) from error
-            self._ended = True
-            if not isinstance(answer, Fetched) or answer.sha256 != self._digest.hexdigest():
-                raise DamagedError(
-                    "unable to read the file: its bytes are not those of its sha256",
-                    hint="the store damaged it, or somebody replaced it; use nothing of what was read",
-                )
-        return count
-
-    def close(self) -> None:
-        """End it; what was not read yet is not fetched."""
-        if not self.closed:
-            self._connection.close()
-            os.close(self._fd)
-        super().close()
-
-
-def ask(settings: Settings, asked: Reading | Curating, kind: type[_Answer], fd: int | None = None) -> _Answer:
-    """Return the daemon's answer, which is to be of that kind; raises what a refusal stands for."""
-    connection = _connected(settings)
-    try:
-        answer = checked(connection.ask(asked, fd))
-    except OSError as error:
-        raise _away(settings) from error
-    finally:
-        connection.close()
-    if not isinstance(answer, kind):
-        raise ProtocolError(f"unable to understand the daemon: it answered {type(answer).__name__}")
-    return answer
-
-
-def _connected(settings: Settings) -> Connection:
-    try:
-        return Connection(settings, SILENCE_SECONDS, decode_any_reply)
-    except OSError as error:
-        raise _away(settings) from error
-
-
-def _away(settings: Settings) -> UnavailableError:
-    return UnavailableError(
-        f"unable to read: no daemon answers at {settings.runtime_dir}",
-        hint="start it with `dropoff serve`; `dropoff get` works without one",
-    )
-
-
 def _records(settings: Settings, asked: Records) -> Iterator[RecordReport]:
     while True:
         page = ask(settings, asked, RecordList)
@@ -443,20 +261,6 @@ def _records(settings: Settings, asked: Records) -> Iterator[RecordReport]:
         if not page.more:
             return
         asked = msgspec.structs.replace(asked, after=page.more)
-
-
-def _paths(paths: str | bytes | Iterable[str | bytes]) -> tuple[bytes, ...]:
-    if isinstance(paths, str | bytes):
-        paths = (paths,)
-    return tuple(check_name(os.fsencode(path).rstrip(b"/")) for path in paths)
-
-
-def umask() -> int:
-    """Return this process's umask."""
-    # os.umask would have to change it, for all threads, to tell it.
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
-        found = _UMASK.search(file.read())
-    return int(found[1], 8) if found else 0o077
 
 
 def _time(text: str) -> datetime:

@@ -8,9 +8,10 @@ from dropoff.answers import Fetched, VersionReport, decode_any_reply
 from dropoff.client import Connection, checked
 from dropoff.delivery import SILENCE_SECONDS
 from dropoff.errors import ProtocolError, UnavailableError
+from dropoff.holding import umask
 from dropoff.names import check_name, printable
 from dropoff.questions import Curating, Fetch, Reading
-from dropoff.reading import umask, version_named
+from dropoff.reading import version_named
 from dropoff.settings import Settings, load, store_url
 from dropoffd.cli import text
 from dropoffd.cli.counter import Counter
