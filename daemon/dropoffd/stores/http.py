@@ -23,6 +23,7 @@ import msgspec
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
+from dropoffd.limits.pace import PIECE_BYTES
 from dropoffd.stores import line
 from dropoffd.stores.base import Body, BrokenError, CorruptError, Progress, UnavailableError, UnreachableError
 from dropoffd.stores.line import Line, Pieces
@@ -182,7 +183,12 @@ class Http:
         proxy = self._proxy(target.scheme, target.host or "")
         if proxy is None and (method == "PUT" or into is not None):
             return await self._directly(method, target, sent, body, progress, wire, into)
-        data = body or None if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns, line.buffers())
+        if isinstance(body, bytes):
+            data: bytes | Pieces | None = body or None
+        else:
+            # While a piece's end is still on its way to the kernel aiohttp asks for the next.
+            buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(2)]
+            data = _pieces(body, progress, wire, self._turns, buffers)
         async with self._opened().request(
             method,
             target,
@@ -224,7 +230,7 @@ class Http:
             known = self._known(idle)
             used = known or await self._connected(url.origin())
             wire.transport = used.transport
-            data = body if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns, used.buffers)
+            data = body if isinstance(body, bytes) else _pieces(body, progress, wire, self._turns, (used.buffer,))
             answer = Incoming() if into is None else Incoming(ANSWER_MOST_BYTES, into)
             try:
                 reply = await used.send(head, data, told, answer)
@@ -305,10 +311,7 @@ def _fresh(idle_since: float, known: Line) -> bool:
 async def _pieces(
     body: Body, progress: Progress | None, wire: Wire, turns: Turns, buffers: Sequence[memoryview]
 ) -> Pieces:
-    """Yield the body's bytes, read where that waits for no disk, else in a thread.
-
-    Two buffers take turns: while a piece's end is still on its way to the kernel the next is read into the other.
-    """
+    """Yield the body's bytes, read into the buffers by turns: where that waits for no disk here, else in a thread."""
     offset = turn = 0
     while offset < body.size_bytes:
         wire.waits_for_us = True
@@ -320,7 +323,7 @@ async def _pieces(
             raise
         wire.waits_for_us = False
         yield piece
-        turn = 1 - turn
+        turn = (turn + 1) % len(buffers)
         offset += len(piece)
         wire.handed_bytes = offset
         if progress:

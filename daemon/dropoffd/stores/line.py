@@ -31,7 +31,7 @@ class Line(asyncio.BufferedProtocol):
         self._hang_up = hang_up
         self._maker = transport.get_protocol()
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
-        self._buffers: tuple[memoryview, memoryview] | None = None
+        self._buffer: memoryview | None = None
         self._answer = Incoming()
         self._in_place = False
         self._reply: asyncio.Future[Reply] | None = None
@@ -42,19 +42,19 @@ class Line(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=1, low=0)
 
     @property
-    def buffers(self) -> tuple[memoryview, memoryview]:
-        """Memory for pieces of bodies, used again and again: the kernel clears what is new, page by page."""
-        if self._buffers is None:
-            self._buffers = buffers()
-        return self._buffers
+    def buffer(self) -> memoryview:
+        """Memory for a piece of a body, used again and again: the kernel clears what is new, page by page."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(PIECE_BYTES))
+        return self._buffer
 
     async def send(
         self, head: bytes, body: bytes | Pieces, told: Callable[[int], None], answer: Incoming | None = None
     ) -> Reply:
         """Send a request and return its answer; `told` hears how many bytes of that have come.
 
-        A piece of the body must stay as it is until the next but one is asked for. Raises what asking for a piece
-        raises, and OSError.
+        A piece of the body must stay as it is until the next is asked for. Raises what asking for a piece raises, and
+        OSError.
         """
         self.usable = False
         whole = True
@@ -83,11 +83,11 @@ class Line(asyncio.BufferedProtocol):
         self.transport.write(head)
         async with aclosing(pieces):
             async for piece in pieces:
+                self.transport.write(piece)
                 if self._room is not None:
                     await self._room
                 if reply.done():
                     return False
-                self.transport.write(piece)
         return True
 
     def close(self) -> None:
@@ -148,11 +148,6 @@ class Line(asyncio.BufferedProtocol):
         """Have a sender that waits for room look what happened; what he wrote is still on its way."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-
-
-def buffers() -> tuple[memoryview, memoryview]:
-    """Return memory for two pieces of a body."""
-    return memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES))
 
 
 def head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
