@@ -230,6 +230,8 @@ class Dispatch:
         for number, url in (await self._spool.busy_stores()).items():
             lane = self._lanes.setdefault(number, _Lane(url))
             lane.waiting, lane.more = [], True
+        if self._spool.waits_for_space:  # nobody tells when there is some
+            self._look_at = self._clock.monotonic() + _SPACE_SECONDS
 
     async def _start_in(self, lane: _Lane, number: int, places: int, group: anyio.abc.TaskGroup) -> None:
         if not lane.waiting:

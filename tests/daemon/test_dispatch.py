@@ -1,6 +1,7 @@
 """How deliveries end: a real spool, worker and directory, and a store whose faults are scripted."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import anyio
@@ -281,6 +282,35 @@ async def test_no_more_run_than_there_are_places(rig: Rig) -> None:
     await rig.round()
     states = [(await rig.report(seq)).state for seq in seqs]
     assert (states.count(JobState.DELIVERED), states.count(JobState.QUEUED)) == (2, 3)
+
+
+async def test_what_waits_for_space_is_delivered_by_itself(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save whose row found no space on the disk is looked for again, without another save or a command."""
+
+    def pages(most: int, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA max_page_count = {most}")  # SQLite takes the present number if that is more
+
+    looked, look = anyio.Event(), rig.spool.busy_stores
+
+    async def busy_stores() -> dict[int, str]:
+        found = await look()
+        looked.set()
+        return found
+
+    monkeypatch.setattr(rig.spool, "busy_stores", busy_stores)
+    await rig.accept()
+    await rig.spool._database.run(lambda c: pages(1, c))
+    large = await making.soon(lambda: rig.spool.accept_at_once(save(), inline(os.urandom(60_000))))
+    async with anyio.create_task_group() as group:
+        group.start_soon(rig.dispatch.run)
+        await looked.wait()
+        await rig.spool._database.run(lambda c: pages(1 << 30, c))
+        looked = anyio.Event()
+        rig.clock.advance(10)
+        await looked.wait()
+        while (await rig.report(large)).state is not JobState.DELIVERED:  # noqa: ASYNC110  # no other sign of it
+            await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
 
 
 async def test_cancel_ends_a_queued_job_once(rig: Rig) -> None:

@@ -9,8 +9,8 @@ import errno
 import logging
 import os
 import sqlite3
+import threading
 import time
-from collections import deque
 
 import msgspec
 
@@ -61,15 +61,19 @@ class Arrival(msgspec.Struct, frozen=True):
 class Arrivals:
     """The arrivals that are not filed, in the order of their numbers.
 
-    The event loop adds, the database's thread files.
+    The event loop adds, the database's thread files. Where the disk has no space for that, they are jobs all the
+    same, which no table tells of: whoever might take them for none has to look at `unfiled`.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._journal: Journal | None = None
-        self._pending: deque[Arrival] = deque()
-        # How many the present transaction has filed; None while there is none.
-        self._filed: int | None = None
+        self._pending: list[Arrival] = []
+        self._lock = threading.Lock()
+        # Of the present transaction: how many it filed, and which record it says is not to be found again.
+        self._filed = self._noted = 0
+        self._stuck = False
+        self._given_up = 0
         self._prompt_from = 0.0
         self._prompt_pause = PROMPT_AGAIN_SECONDS
 
@@ -123,11 +127,15 @@ class Arrivals:
         try:
             journal.append(seq, said)
         except OSError as error:
-            # A file system that never writes in place may find no space even for that; then the record is not there.
             if error.errno not in _NO_SPACE:
                 raise
+            # A file system that never writes in place may find no space even for that. The record may be there all
+            # the same, for the next start to find: so it counts as filed.
+            with self._lock:
+                self._given_up = seq
             return False
-        self._pending.append(Arrival(seq, run, save, content))
+        with self._lock:
+            self._pending.append(Arrival(seq, run, save, content))
         self._watch(began, time.monotonic())
         return True
 
@@ -140,27 +148,35 @@ class Arrivals:
 
     def run(self, connection: sqlite3.Connection) -> None:
         """File what is pending, as the first part of a transaction."""
-        found = tuple(self._pending)
+        with self._lock:
+            found, given_up = self._pending.copy(), self._given_up
         for arrival in found:
             _file(connection, arrival)
-        if found:
-            jobs.set_meta(connection, _FILED, str(found[-1].seq))
-        self._filed = len(found)
+        newest = max(given_up, found[-1].seq if found else 0)
+        if newest:
+            jobs.set_meta(connection, _FILED, str(newest))
+        self._filed, self._noted = len(found), given_up
+        self._stuck = False
 
     def kept(self) -> None:
         """Hear that the transaction is on disk."""
-        for _ in range(self._filed or 0):
-            self._pending.popleft()
-        self._filed = None
+        with self._lock:
+            del self._pending[: self._filed]
+            if self._given_up == self._noted:
+                self._given_up = 0
+        self._filed = 0
 
     def undone(self) -> None:
         """Hear that the transaction came to nothing."""
-        self._filed = None
+        if self._pending and not self._stuck:
+            _log.error("what arrived has no rows count=%d: deliveries of it wait for space", len(self._pending))
+        self._filed, self._stuck = 0, True
 
     @property
-    def unfiled(self) -> int:
-        """How many jobs an operation cannot see, because the disk has no space to file them."""
-        return len(self._pending) if self._filed is None else 0
+    def unfiled(self) -> list[Arrival]:
+        """Those that no operation sees, since they could not be filed when that was last tried."""
+        with self._lock:
+            return self._pending.copy() if self._stuck else []
 
     def close(self) -> None:
         """Let go of the journal."""

@@ -272,7 +272,7 @@ class Database:
             if self._broken:
                 raise self._broken
             connection.execute("BEGIN IMMEDIATE")
-            prelude.run(connection)
+            _run(prelude, connection)
             for request in group:
                 self._apply(connection, request)
             connection.execute("COMMIT")
@@ -295,7 +295,7 @@ class Database:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             return _full()
         if self._broken is None:
-            self._broken = _broken(self._path, error)
+            self._broken = error if isinstance(error, SpoolBrokenError) else _broken(self._path, error)
         return self._broken
 
 
@@ -309,6 +309,18 @@ def _full() -> SpoolFullError:
     return SpoolFullError(
         "unable to write the spool: its disk is full", hint="free space on the disk of the state directory"
     )
+
+
+def _run(prelude: Prelude, connection: sqlite3.Connection) -> None:
+    try:
+        prelude.run(connection)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise
+        # What comes first and cannot be done is nobody's fault in particular, and nothing may go on without it.
+        raise SpoolBrokenError(
+            f"unable to file what arrived: {error}", hint="this is a bug; nothing is lost"
+        ) from error
 
 
 def _succeeds(connection: sqlite3.Connection, request: _Request) -> bool:

@@ -89,7 +89,7 @@ class Journal:
             struct.pack_into("<I", self._buffer, len(_MAGIC), zlib.crc32(view[_CHECKED_FROM:end]))
             written = os.pwritev(self._fd, [view[:size]], self._offset)
         if written != size:
-            raise OSError(errno.EIO, f"{written} of {size} bytes were written")
+            raise OSError(errno.ENOSPC, f"{written} of {size} bytes were written")
         self._offset += size
 
     def begin_again(self) -> None:
@@ -108,8 +108,17 @@ def _blocks(length: int) -> int:
 
 def _make(path: str) -> None:
     """Make a journal of written blocks, under its name only once it is whole."""
-    if os.path.exists(path):
-        return
+    if not os.path.exists(path):
+        _write(path)
+    # Also of one that is there: whoever made it may have been killed before this.
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write(path: str) -> None:
     part = f"{path}.part"
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -122,8 +131,3 @@ def _make(path: str) -> None:
     finally:
         os.close(fd)
     os.rename(part, path)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -14,7 +14,8 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from dropoff.content import Content
+from dropoff.content import Capture, Content
+from dropoff.errors import SpoolFullError
 from dropoff.messages import FINAL_STATES, JobReport, JobState, Receipt, Total
 from dropoff.records import Entry
 from dropoff.saves import Save
@@ -57,7 +58,9 @@ class Spool:
         newest = await anyio.to_thread.run_sync(partial(self._arrivals.open, state))
         self._numbers = itertools.count(max(last, newest) + 1)
         in_custody = [total for state, total in (await self.totals()).items() if state not in FINAL_STATES]
-        self.quota.used_bytes = sum(total.size_bytes for total in in_custody)
+        self.quota.used_bytes = sum(total.size_bytes for total in in_custody) + sum(
+            one.content.size_bytes for one in self._arrivals.unfiled
+        )
 
     async def aclose(self) -> None:
         """Close the database when all that was asked for is on disk."""
@@ -101,7 +104,7 @@ class Spool:
         def operation(connection: sqlite3.Connection) -> int | None:
             # Only now: before it are those that were filed in this transaction.
             seq = next(self._numbers)
-            if not jobs.accept(connection, seq, known_run, save, contents, skipped):
+            if self._is_unfiled(save.job) or not jobs.accept(connection, seq, known_run, save, contents, skipped):
                 return None
             if save.part is not None:
                 versions.stage(connection, seq, save.part, now)
@@ -113,7 +116,7 @@ class Spool:
 
     async def known(self, job: str) -> bool:
         """Tell whether a job of that id is or was in custody."""
-        return await self._database.run(lambda c: jobs.known(c, job))
+        return await self._database.run(lambda c: jobs.known(c, job) or self._is_unfiled(job))
 
     async def older_of_name(self, seq: int) -> list[int]:
         """Return the undelivered jobs that the job `seq`, saved with keep="newest", supersedes."""
@@ -169,7 +172,13 @@ class Spool:
 
     async def replace_content(self, seq: int, new: Content) -> bool:
         """Record that a content lies elsewhere now; False if its job ended meanwhile."""
-        return await self._database.run(lambda c: jobs.replace_content(c, seq, new))
+
+        def operation(connection: sqlite3.Connection) -> bool:
+            if any(one.seq == seq for one in self._arrivals.unfiled):
+                raise SpoolFullError("unable to write where a content is: its job has no row yet, for want of space")
+            return jobs.replace_content(connection, seq, new)
+
+        return await self._database.run(operation)
 
     async def finish(self, seq: int, state: JobState, receipt: Receipt | None = None, reason: str = "") -> bool:
         """End a job and drop its content; False if it had ended before."""
@@ -229,7 +238,12 @@ class Spool:
 
     async def unsettled(self) -> list[tuple[str, int, Content]]:
         """Return every content that rests on a hard link or is not synced."""
-        return await self._database.run(jobs.unsettled)
+
+        def operation(connection: sqlite3.Connection) -> list[tuple[str, int, Content]]:
+            unfiled = [(one.save.job, one.seq, one.content) for one in self._arrivals.unfiled]
+            return jobs.unsettled(connection) + [one for one in unfiled if one[2].capture is not Capture.INLINE]
+
+        return await self._database.run(operation)
 
     async def run_published(self, run: int) -> bool:
         """Tell whether the run's own record is known to be in the store."""
@@ -292,6 +306,7 @@ class Spool:
         for start in range(0, len(places), _SWEEP_AT_ONCE):
             some = places[start : start + _SWEEP_AT_ONCE]
             needed = await self._database.run(lambda c, some=some: jobs.referenced(c, some))  # type: ignore[misc]
+            needed |= {one.content.place for one in self._arrivals.unfiled}
             await anyio.to_thread.run_sync(partial(self._remove, [p for p in some if p not in needed]))
 
     async def totals(self) -> dict[JobState, Total]:
@@ -316,9 +331,17 @@ class Spool:
         def operation(connection: sqlite3.Connection) -> tuple[int, int, list[JobReport]]:
             pending, delivered, troubled = reports.settled(connection, named, run)
             # What could not be filed, on a full disk, is nobody's in particular and everybody's to wait for.
-            return pending + self._arrivals.unfiled, delivered, troubled
+            return pending + len(self._arrivals.unfiled), delivered, troubled
 
         return await self._database.run(operation)
+
+    @property
+    def waits_for_space(self) -> bool:
+        """Tell whether there are jobs that nobody is told of, since the disk had no space for their rows."""
+        return bool(self._arrivals.unfiled)
+
+    def _is_unfiled(self, job: str) -> bool:
+        return any(one.save.job == job for one in self._arrivals.unfiled)
 
     def _announce(self) -> None:
         self.changed.set()

@@ -1,7 +1,12 @@
 """Arrivals: what a save commits, until it is filed among the jobs."""
 
+import errno
+import os
 import shutil
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,9 +18,10 @@ from dropoff.content import Capture, Content
 from dropoff.errors import SpoolFullError
 from dropoff.messages import JobState
 from dropoff.saves import Save
-from dropoffd.errors import StartError
+from dropoffd.errors import SpoolBrokenError, StartError
 from dropoffd.spool import arrivals, jobs
 from dropoffd.spool.arrivals import PENDING_MOST
+from dropoffd.spool.database import Database
 from dropoffd.spool.journal import BLOCK_BYTES, Journal
 from dropoffd.spool.spool import Spool
 
@@ -211,20 +217,114 @@ async def test_many_arrivals_are_filed_by_the_way(spools: Spools) -> None:
     ]
 
 
+def pages(most: int, connection: sqlite3.Connection) -> None:
+    """Let a database have no more pages; SQLite takes the present number if that is more."""
+    connection.execute(f"PRAGMA max_page_count = {most}")
+
+
+@asynccontextmanager
+async def full_disk(spool: Spool) -> AsyncIterator[None]:
+    """Have no space for rows."""
+    await spool._database.run(partial(pages, 1))
+    yield
+    await spool._database.run(partial(pages, 1 << 30))
+
+
 async def test_what_cannot_be_filed_is_waited_for(spools: Spools) -> None:
     """With the disk full no arrival is lost: questions are answered, and it counts as pending until it is filed."""
-
-    def pages(most: int, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA max_page_count = {most}")  # SQLite takes the present size if that is more
-
     spool = await opened(spools)
-    await spool._database.run(lambda c: pages(1, c))
-    arrived = 0
-    while spool.accept_at_once(one := save(), linked(one)) is not None or spool._arrivals.prompt:
-        arrived += 1
-    with pytest.raises(SpoolFullError):
-        await spool.accept(save(), [inline(bytes(60_000))], ())
-    assert (await spool.settled((), None))[0] == 1 + arrived
-    await spool._database.run(lambda c: pages(1 << 30, c))
+    async with full_disk(spool):
+        arrived = 0
+        while spool.accept_at_once(one := save(), linked(one)) is not None or spool._arrivals.prompt:
+            arrived += 1
+        with pytest.raises(SpoolFullError):
+            await spool.accept(save(), [inline(bytes(60_000))], ())
+        assert (await spool.settled((), None))[0] == 1 + arrived
+        assert spool.waits_for_space
     assert (await spool.totals())[JobState.QUEUED].jobs == 1 + arrived
     assert (await spool.settled((), None))[0] == 1 + arrived
+    assert not spool.waits_for_space
+
+
+async def test_what_cannot_be_filed_is_a_job_all_the_same(spools: Spools) -> None:
+    """Its id is known, its content needed, cared for and not said to have ended, though no row tells of it."""
+    spool = await opened(spools)
+    one, large = save(), save()
+    async with full_disk(spool):
+        seq = await arrive(spool, one)
+        await arrive(spool, large, inline(bytes(60_000)))
+        assert await spool.known(one.job)
+        assert await spool.accept(one, [linked(one)], ()) is None
+        assert one.job in {job for job, _, _ in await spool.unsettled()}
+        with pytest.raises(SpoolFullError):
+            await spool.replace_content(seq, linked(one))
+    assert await spool.replace_content(seq, linked(one))
+    assert [len(await spool.found(job)) for job in (one.job, large.job)] == [1, 1]
+
+
+async def test_a_start_on_a_full_disk_takes_no_arrival_for_none(
+    spools: Spools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not filed before a kill, and cannot be after it, keeps its content and its bytes in the quota."""
+    spool = await opened(spools)
+    one, large = save(), save()
+    await arrive(spool, one)
+    await arrive(spool, large, inline(bytes(60_000)))
+    after = await killed(spools, tmp_path / "after")
+    payload = after.state / os.fsdecode(linked(one).place)
+    payload.write_bytes(b"content")
+    connect = Database._connect
+
+    def on_a_full_disk(database: Database) -> sqlite3.Connection:
+        connection = connect(database)
+        pages(1, connection)
+        return connection
+
+    monkeypatch.setattr(Database, "_connect", on_a_full_disk)
+    again = await after.open()
+    assert again.waits_for_space
+    assert again.quota.used_bytes == len(b"first") + 10 + 60_000
+    assert [job for job, _, _ in await again.unsettled()] == [one.job]
+    await again.sweep([linked(one).place])
+    assert payload.exists()
+    await again._database.run(partial(pages, 1 << 30))
+    assert [len(await again.found(job)) for job in (one.job, large.job)] == [1, 1]
+    await after.aclose()
+
+
+async def test_a_record_that_was_given_up_is_not_found_again(
+    spools: Spools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the journal finds no space the save is not taken, though its record may be there; later ones are."""
+    spool = await opened(spools)
+    append, refused, later = Journal.append, save(), save()
+
+    def written_but_refused(journal: Journal, number: int, said: bytes) -> None:
+        append(journal, number, said)
+        journal._offset -= BLOCK_BYTES
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await arrive(spool, save())
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "append", written_but_refused)
+        assert spool.accept_at_once(refused, linked(refused)) is None
+    assert spool.prompt
+    await spool.meta("anything")
+    await spool.meta("anything")
+    first = await killed(spools, tmp_path / "first")
+    assert await (await first.open()).found(refused.job) == []
+    await arrive(spool, later)
+    second = await killed(spools, tmp_path / "second")
+    opened_again = await second.open()
+    assert [len(await opened_again.found(job)) for job in (refused.job, later.job)] == [0, 1]
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_what_cannot_be_filed_for_another_reason_breaks_the_spool(spools: Spools) -> None:
+    """Whoever asks is told, and nothing more is taken: what arrived stays in the journal."""
+    spool = await opened(spools)
+    await arrive(spool, msgspec.structs.replace(save(), priority=2**63))
+    with pytest.raises(SpoolBrokenError, match="unable to file what arrived"):
+        await spool.totals()
+    assert not spool.prompt
