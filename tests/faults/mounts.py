@@ -27,8 +27,8 @@ def remount(path: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
 
 
-def fill(path: Path) -> Path:
-    """Use up the space there; removing the returned file frees it."""
+def fill(path: Path, but: int = 0) -> Path:
+    """Use up the space there, but for so many bytes; removing the returned file frees it."""
     filler = path / "filler"
     with open(filler, "wb", buffering=0) as file:
         size = 1 << 20
@@ -38,4 +38,5 @@ def fill(path: Path) -> Path:
                     raise OSError
             except OSError:
                 size //= 2
+        os.ftruncate(file.fileno(), max(0, file.tell() - but))
     return filler

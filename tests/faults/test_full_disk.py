@@ -1,5 +1,6 @@
 """Full disks and full quotas: refused in words, nothing acknowledged lost, and all goes on when there is space."""
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dropoff import DeliveryTimeoutError, DropoffError, JobState, Run, SpoolFullError
+from dropoff.content import SMALL_MAX_BYTES
 from dropoff.delivery import Delivery
 from faults import mounts
 from support import oracle
@@ -112,6 +114,42 @@ def test_a_database_that_cannot_grow_refuses_and_recovers(
     settled = run.flush(200)
     assert (settled.pending, settled.troubled) == (0, ())
     assert {job: files[b"source"] for job, files in oracle.contents(daemon.store).items()} == wanted
+
+
+@mounts.needs_root
+def test_a_start_on_a_full_disk_keeps_what_was_acknowledged(
+    make_daemon: MakeDaemon, tmp_path: Path, small_spool: Path
+) -> None:
+    """Saves that found no space for rows, before a kill and at the start after it, are delivered all the same."""
+    daemon, sources = make_daemon().start(), small_spool / "sources"
+    sources.mkdir()
+    large = os.urandom(SMALL_MAX_BYTES + 1)
+    for name in ("first", "large"):
+        (sources / name).write_bytes(large)
+    first = daemon.run().save_file(sources / "first")
+    daemon.run().flush(20)
+    daemon.command("pause")
+    assert daemon.stop() == 0
+    filler = mounts.fill(small_spool, but=len(large) + 300_000)
+    daemon.start()  # without blocks for its log
+    run = daemon.run()
+    again = run.save_file(sources / "first")  # the first of a connection takes another way
+    wanted = {first.id: large, again.id: large, run.save_file(sources / "large").id: large}
+    for _ in range(30):
+        source = _source(tmp_path, 60_000)
+        with contextlib.suppress(SpoolFullError):
+            wanted[run.save_file(source).id] = source.read_bytes()
+    (sources / "large").unlink()
+    daemon.kill()
+    rest = mounts.fill(sources)
+    daemon.start()
+    rest.unlink()
+    filler.unlink()
+    daemon.command("resume")
+    settled = run.flush(60)
+    assert (settled.pending, settled.troubled) == (0, ())
+    stored = oracle.contents(daemon.store)
+    assert {job: content for job, files in stored.items() for content in files.values()} == wanted
 
 
 def _save_until_refused(run: Run, directory: Path, wanted: dict[str, bytes]) -> None:

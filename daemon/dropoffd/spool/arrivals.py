@@ -72,7 +72,7 @@ class Arrivals:
         self._lock = threading.Lock()
         # Of the present transaction: how many it filed, and which record it says is not to be found again.
         self._filed = self._noted = 0
-        self._stuck = False
+        self._stuck = self._told = False
         self._given_up = 0
         self._prompt_from = 0.0
         self._prompt_pause = PROMPT_AGAIN_SECONDS
@@ -164,12 +164,13 @@ class Arrivals:
             del self._pending[: self._filed]
             if self._given_up == self._noted:
                 self._given_up = 0
-        self._filed = 0
+        self._filed, self._told = 0, False
 
     def undone(self) -> None:
         """Hear that the transaction came to nothing."""
-        if self._pending and not self._stuck:
+        if self._pending and not self._told:
             _log.error("what arrived has no rows count=%d: deliveries of it wait for space", len(self._pending))
+            self._told = True
         self._filed, self._stuck = 0, True
 
     @property
