@@ -1,6 +1,6 @@
 """HTTP for stores: one request out, one bounded answer in; the only door to aiohttp on this side.
 
-What it promises beyond aiohttp: a body is read in pieces that never block the event loop and held in two small
+What it promises beyond aiohttp: a body is read in pieces that never block the event loop and held in small
 buffers; silence is noticed within seconds, at every stage; connections recover within a second of the network's
 return. What goes wrong on the way is BrokenError, or UnreachableError where the next request would meet the same.
 
@@ -8,7 +8,6 @@ An upload has no total time limit: it may take as long as bytes move (`silence.p
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
@@ -28,7 +27,7 @@ from dropoffd.stores import line
 from dropoffd.stores.base import Body, BrokenError, CorruptError, Progress, UnavailableError, UnreachableError
 from dropoffd.stores.line import Line, Pieces
 from dropoffd.stores.reply import Incoming
-from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, quiet_seconds
+from dropoffd.stores.silence import ANSWER_SECONDS, HINT, Wire, is_dead, wary_socket
 from dropoffd.stores.turns import Turns
 
 ANSWER_MOST_BYTES = 64 << 20
@@ -38,16 +37,6 @@ _REACH_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 # Short: after a change of the network an idle connection leads nowhere.
 _IDLE_SECONDS = 15.0
-# Two keepalives went unanswered.
-_DEAD_SECONDS = 6.0
-
-# Kernel 6.15 can bound the pause between two retransmissions (TCP_RTO_MAX_MS), so that a transfer goes on within a
-# second of the network's return; older ones refuse the option. linux/tcp.h; Python has no name for it.
-_TCP_RTO_MAX_MS = 44
-_RTO_MOST_MS = 1000
-_UNACKNOWLEDGED_MOST_MS = 20_000
-# Several within the time that counts as silence: one of them may be lost.
-_KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 3, 2, 4
 
 
 Judge = Callable[[str], None]
@@ -78,7 +67,7 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             sock = connection.transport.get_extra_info("socket") if connection.transport else None
-            if sock is None or quiet_seconds(sock) < _DEAD_SECONDS:
+            if sock is None or not is_dead(sock):
                 _wire.get().transport = connection.transport
                 return connection
             connection.close()
@@ -283,7 +272,7 @@ class Http:
     def _socket(self, address: AddrInfoType) -> socket.socket:
         if self._judge is not None:
             self._judge(str(address[4][0]))
-        return _socket(address)
+        return wary_socket(*address[:3])
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -301,11 +290,7 @@ class Http:
 def _fresh(idle_since: float, known: Line) -> bool:
     """Tell whether an idle connection may still lead somewhere."""
     sock = known.transport.get_extra_info("socket")
-    return (
-        known.usable
-        and time.monotonic() - idle_since < _IDLE_SECONDS
-        and (sock is None or quiet_seconds(sock) < _DEAD_SECONDS)
-    )
+    return known.usable and time.monotonic() - idle_since < _IDLE_SECONDS and (sock is None or not is_dead(sock))
 
 
 async def _pieces(
@@ -358,19 +343,6 @@ async def _bounded(response: aiohttp.ClientResponse, wire: Wire) -> bytes:
         if len(data) > ANSWER_MOST_BYTES:
             raise UnavailableError(f"unable to use {response.url.host}: its answer has no end")
     return bytes(data)
-
-
-def _socket(address: AddrInfoType) -> socket.socket:
-    family, kind, protocol, *_ = address
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MOST_MS)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_EVERY_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_TRIES)
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _RTO_MOST_MS)
-    return sock
 
 
 def _shown(url: str) -> str:

@@ -7,6 +7,7 @@ here can bound. But a keepalive is answered by every end that is there: where no
 """
 
 import asyncio
+import contextlib
 import fcntl
 import socket
 import struct
@@ -18,6 +19,15 @@ from dropoffd.stores.base import StalledError, UnreachableError
 STALL_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 HINT = "deliveries go on by themselves when it answers; check the network, the endpoint and proxies"
+# Two keepalives went unanswered.
+_DEAD_SECONDS = 6.0
+# Several within the time that counts as silence: one of them may be lost.
+_KEEPALIVE_IDLE_SECONDS, _KEEPALIVE_EVERY_SECONDS, _KEEPALIVE_TRIES = 3, 2, 4
+_UNACKNOWLEDGED_MOST_MS = 20_000
+# Kernel 6.15 can bound the pause between two retransmissions (TCP_RTO_MAX_MS), so that a transfer goes on within a
+# second of the network's return; older ones refuse the option. linux/tcp.h; Python has no name for it.
+_TCP_RTO_MAX_MS = 44
+_RTO_MOST_MS = 1000
 _SIOCOUTQ = 0x5411  # linux/sockios.h: bytes that the other end has not acknowledged
 # linux/tcp.h, struct tcp_info: tcpi_last_ack_recv, in milliseconds.
 _LAST_ACK = struct.Struct("56xI")
@@ -69,6 +79,24 @@ class Wire:
             return pending, quiet_seconds(sock)
         except OSError:  # closed meanwhile: whoever waits for it is told by its protocol
             return 0, 0.0
+
+
+def wary_socket(family: int, kind: int, protocol: int) -> socket.socket:
+    """Return a socket for TCP that notices when the other end is gone, and when it is back."""
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MOST_MS)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_EVERY_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_TRIES)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _RTO_MOST_MS)
+    return sock
+
+
+def is_dead(sock: socket.socket) -> bool:
+    """Tell whether the other end of an idle connection has not answered for longer than one that is there would."""
+    return quiet_seconds(sock) >= _DEAD_SECONDS
 
 
 def quiet_seconds(sock: socket.socket) -> float:
