@@ -11,8 +11,7 @@ from dropoffd.limits.concurrency import Concurrency
 from dropoffd.limits.gate import Gate
 from dropoffd.limits.pace import PIECE_BYTES, Pace
 from dropoffd.stores.base import RefusedError, Store, UnavailableError
-from dropoffd.stores.conformance import CHECKS, Check
-from dropoffd.stores.conformance_parts import CHECKS_OF_PARTS
+from dropoffd.stores.conformance import CHECKS, CHECKS_OF_PARTS, Check
 from dropoffd.stores.limited import LimitedStore
 from dropoffd.stores.retry import RetryingStore
 from support.fault_server.behaviour import Behaviour, Verified

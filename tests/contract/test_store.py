@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dropoffd.clock import SystemClock
-from dropoffd.stores import conformance as suite
 from dropoffd.stores.base import Create, DeniedError, Overwrite, RefusedError, Store, UnavailableError
-from dropoffd.stores.conformance import CHECKS, Check
+from dropoffd.stores.conformance import CHECKS, Check, bodies, conditions, listing
+from dropoffd.stores.conformance import tools as suite
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.retry import RetryingStore
 
@@ -44,12 +44,12 @@ def files(root: Path) -> list[Path]:
 @pytest.mark.parametrize(
     "check",
     [
-        suite.bytes_that_are_not_their_digest_are_corrupt,
-        suite.a_body_that_ends_early_is_corrupt,
-        suite.a_body_that_fails_leaves_nothing,
-        suite.a_cancelled_put_leaves_nothing,
-        suite.replace_of_nothing_creates_nothing,
-        suite.components_over_the_limit_are_refused,
+        bodies.bytes_that_are_not_their_digest_are_corrupt,
+        bodies.a_body_that_ends_early_is_corrupt,
+        bodies.a_body_that_fails_leaves_nothing,
+        bodies.a_cancelled_put_leaves_nothing,
+        conditions.replace_of_nothing_creates_nothing,
+        listing.components_over_the_limit_are_refused,
     ],
     ids=lambda check: check.__name__,
 )

@@ -29,8 +29,7 @@ from dropoffd.stores.base import (
     Upload,
     ignore_progress,
 )
-from dropoffd.stores.conformance import CHECKS, Check, body
-from dropoffd.stores.conformance_parts import CHECKS_OF_PARTS
+from dropoffd.stores.conformance import CHECKS, CHECKS_OF_PARTS, Check, body
 from dropoffd.stores.registry import provider
 from dropoffd.stores.retry import RetryingStore
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from daemon.making import FakeClock, Fault, FaultyStore
-from dropoffd.stores import conformance as suite
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Bytes,
@@ -22,6 +21,7 @@ from dropoffd.stores.base import (
     UnavailableError,
     ignore_progress,
 )
+from dropoffd.stores.conformance import tools as suite
 from dropoffd.stores.directory.store import DirectoryStore
 from dropoffd.stores.retry import TRIES, RetryingStore
 

@@ -1,5 +1,5 @@
 # ruff: noqa: D401  # a check's docstring is what it claims, not what it does
-"""What a store that takes objects in parts has to be: checks like those in `conformance.py`, for stores that do.
+"""What a store that takes objects in parts has to be: checks like the others, for stores that do.
 
 What is sent is small: one part of the least size that the store allows, and a shorter one after it.
 """
@@ -30,11 +30,11 @@ from dropoffd.stores.base import (
     Store,
     ignore_progress,
 )
-from dropoffd.stores.conformance import (
-    Check,
+from dropoffd.stores.conformance.tools import (
     Failing,
     Halting,
     Short,
+    Suite,
     absent,
     cancel_at_half,
     expect,
@@ -46,16 +46,10 @@ from dropoffd.stores.conformance import (
     what_is_there,
 )
 
-CHECKS_OF_PARTS: list[Check] = []
-
 _LEAST_BYTES = 1 << 20
 _DAY_SECONDS = 86400.0
 
-
-def check(function: Check) -> Check:
-    """Add a check to this part of the suite."""
-    CHECKS_OF_PARTS.append(function)
-    return function
+check = Suite()
 
 
 class Changing(Bytes):
