@@ -20,7 +20,7 @@ ARRAY = np.arange(1 << 20)
 @mounts.needs_root
 def test_an_object_that_does_not_fit_is_refused(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     """With the spool's disk full an object is refused like a file, nothing of it stays, and the next one is taken."""
-    with mounts.tmpfs(tmp_path / "state", "size=24m"):
+    with mounts.tmpfs(tmp_path / "state", "size=32m"):
         run = make_daemon().start().run()
         run.save_object({"a": 1}).wait(30)
         with pytest.raises(SpoolFullError):  # in the middle of an array, where NumPy does not say why

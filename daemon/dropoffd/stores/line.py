@@ -62,6 +62,8 @@ class Line(asyncio.BufferedProtocol):
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._reply = reply
         try:
+            if self.transport.is_closing():
+                raise ConnectionResetError("it ended the connection")
             if isinstance(body, bytes):
                 self.transport.writelines((head, body))
             else:
@@ -83,11 +85,12 @@ class Line(asyncio.BufferedProtocol):
         self.transport.write(head)
         async with aclosing(pieces):
             async for piece in pieces:
+                # Asked right before: while the piece was read the other end may have gone, or answered.
+                if reply.done() or self.transport.is_closing():
+                    return False
                 self.transport.write(piece)
                 if self._room is not None:
                     await self._room
-                if reply.done():
-                    return False
         return True
 
     def close(self) -> None:

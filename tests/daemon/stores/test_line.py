@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -340,6 +341,36 @@ class Failing(Bytes):
         if offset:
             raise OSError("unable to read")
         return super().read_cached(buffer, offset)
+
+
+class Late(Bytes):
+    """A body whose second piece comes when the test says so."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data, "")
+        self.goes_on = threading.Event()
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """Have the first piece alone."""
+        return 0 if offset else super().read_cached(buffer, offset)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return a later one."""
+        self.goes_on.wait(60)
+        return super().read(size, offset)
+
+
+async def test_a_connection_that_ends_while_a_piece_is_read_is_broken(server: Server, http: Http) -> None:
+    """Nothing is written to what is closed by then: it is the connection's trouble, and no other."""
+    server.script, server.read_bodies, body = [b""], False, Late(bytes(1 << 20))
+    server.over.set()
+    asked = asyncio.create_task(http.request("PUT", server.url, {}, body))
+    await server.asked.wait()
+    while not all(wire.transport and wire.transport.is_closing() for wire in http._wires):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)  # nobody tells when a connection's end was noticed
+    body.goes_on.set()
+    with pytest.raises(BrokenError, match="unable to use"):
+        await asked
 
 
 async def test_trouble_with_a_body_is_its_own(server: Server, http: Http) -> None:
