@@ -113,8 +113,8 @@ class Listener:
             if await self._welcome(connection):
                 while (request := await connection.receive()) is not None:
                     await self._answer(connection, request)
-                    # From the second request on: who makes a call again does so on a new connection, and only whom
-                    # the spool's rows are asked for is known to have been there before.
+                    # Not the first: a call that is made again comes first on its new connection, and whether it was
+                    # made before only the rows tell, which nobody asks here.
                     connection.at_once = self._at_once
         except ProtocolError as error:
             _log.warning("connection ended cause=%s", error)
