@@ -1,7 +1,7 @@
 """What the index knows of the store's folders: their etags, and which objects it keeps of each."""
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from dropoffd.index import rows
 
@@ -20,8 +20,13 @@ def objects(connection: sqlite3.Connection, prefix: str) -> list[tuple[str, str]
     ).fetchall()
 
 
+def note(connection: sqlite3.Connection, prefixes: Iterable[str]) -> None:
+    """Note folders that are being looked into for the first time."""
+    connection.executemany("INSERT OR IGNORE INTO folders VALUES (?, '')", ((prefix,) for prefix in prefixes))
+
+
 def keep(connection: sqlite3.Connection, prefix: str, etag: str) -> None:
-    """Keep a folder's etag, unless something in it made no sense: whoever repairs that may do so in place."""
+    """Keep a folder's etag, unless something at or below it made no sense: that may be repaired in place."""
     trouble = connection.execute(
         "SELECT 1 FROM objects WHERE trouble <> '' AND key >= ? AND key < ? LIMIT 1", below(prefix)
     ).fetchone()

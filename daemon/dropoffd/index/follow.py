@@ -47,6 +47,8 @@ async def _follow(store: Store, database: Database, prefix: str, progress: Progr
     before = await database.run(partial(_known, prefixes=[*(folder.prefix for folder in changed), *vanished]))
     gone = before.keys() - there.keys()
     new = iter([stat for key, stat in there.items() if before.get(key) != stat.etag])
+    # First: if this is interrupted, and a folder vanishes before the next time, what is kept of it has to be found.
+    await database.run(partial(folders.note, prefixes=[one.prefix for one in changed if one.prefix not in known]))
     while some := list(islice(new, _COMMIT_EVERY)):
         await database.run(partial(_keep, found=await _read_all(store, some)))
         progress(len(some))
@@ -70,7 +72,7 @@ def _settle(
     for prefix in vanished:
         folders.forget(connection, prefix)
     for folder in changed:
-        if folder.prefix not in known or known[folder.prefix] != folder.etag:
+        if known.get(folder.prefix, "") != folder.etag:
             folders.keep(connection, folder.prefix, folder.etag)
 
 

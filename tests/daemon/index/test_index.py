@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from dropoff.records import AliasRecord, Entry, Manifest, Record, RunRecord, enc
 from dropoff.saves import Category, Kind
 from dropoff.wire import FRAME_MAX_BYTES
 from dropoffd.catalogue import keys
+from dropoffd.index import follow
 from dropoffd.index.index import Indexes
-from dropoffd.stores.base import Bytes, Overwrite, ignore_progress
+from dropoffd.stores.base import Bytes, Overwrite, UnavailableError, ignore_progress
 from dropoffd.stores.directory import listing
 from dropoffd.stores.directory.store import DirectoryStore
 
@@ -194,6 +196,32 @@ async def test_the_index_follows_the_store(shelf: Shelf, passed: int, monkeypatc
         await shelf.store.delete(stat.key)
     (Path(shelf.store.url.removeprefix("file://")) / "nlp/runs/run/files").rmdir()
     assert await shelf.names() == ["C"]
+
+
+async def test_an_index_that_was_interrupted_keeps_nothing_that_is_gone(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before a first look was cut off is forgotten, too, once its run is removed from the store."""
+    kept = [await shelf.file(number, f"{number}", run="gone") for number in range(2)]
+    await shelf.file(3, "stays", run="other")
+    get, calls = shelf.store.get, 0
+
+    async def cut_off(key: str, start: int = 0, end: int | None = None) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise UnavailableError("unable: away")
+        return await get(key, start, end)
+
+    monkeypatch.setattr(follow, "_COMMIT_EVERY", 1)
+    with monkeypatch.context() as away:
+        away.setattr(shelf.store, "get", cut_off)
+        with pytest.raises(UnavailableError):
+            await shelf.names()
+    for key in kept:
+        await shelf.store.delete(key)
+    shutil.rmtree(Path(shelf.store.url.removeprefix("file://")) / "cv/runs/gone")
+    assert await shelf.names() == ["stays"]
 
 
 async def test_what_made_no_sense_may_be_repaired_in_place(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,14 +56,14 @@ def changes(root: str, prefix: str, known: Mapping[str, str]) -> list[Folder]:
             status = os.stat(os.path.join(root, folder))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        etag = f"{status.st_ino:x}-{status.st_ctime_ns:x}"
-        if known.get(folder) == etag:
-            found.append(Folder(prefix=folder, etag=etag, objects=None))
+        state = f"{status.st_ino:x}-{status.st_ctime_ns:x}"
+        if known.get(folder) == state:
+            found.append(Folder(prefix=folder, etag=state, objects=None))
             todo += below_known.get(folder, ())
         else:
             objects, below = _level(root, folder, lambda _key: True)
             settled = status.st_ctime_ns < settled_ns
-            found.append(Folder(prefix=folder, etag=etag if settled else "", objects=tuple(objects)))
+            found.append(Folder(prefix=folder, etag=state if settled else "", objects=tuple(objects)))
             todo += below
     return found
 
