@@ -1,4 +1,4 @@
-"""What file system a path is on (statfs(2)); Python's `statvfs` does not tell the type."""
+"""What a path is on, and what is done to it by more than one call: types of file systems, space, privacy, syncs."""
 
 import ctypes
 import os
@@ -22,7 +22,10 @@ NETWORK = {
 
 
 def network_type(path: str) -> str | None:
-    """Return the name of the network (or user-space) file system that holds `path`, or None for a local one."""
+    """Return the name of the network (or user-space) file system that holds `path`, or None for a local one.
+
+    By statfs(2): Python's `statvfs` does not tell the type.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
     if libc.statfs(os.fsencode(path), buffer) != 0:
@@ -51,3 +54,12 @@ def private_directory(path: str) -> None:
         found = os.lstat(path)
         if found.st_mode & 0o170077 != 0o040000 or found.st_uid != os.geteuid():
             raise PermissionError(1, "not a directory of this user alone (0700)", path) from None
+
+
+def sync(path: str) -> None:
+    """Sync one file or directory; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -32,10 +32,11 @@ from dropoffd.capture.duplicate import Duplicate, Duplicator
 from dropoffd.capture.guard import Guard
 from dropoffd.capture.holding import Holding, Inline
 from dropoffd.capture.homes import Homes
-from dropoffd.capture.syncing import sync, sync_files
+from dropoffd.capture.syncing import sync_files
 from dropoffd.clock import Clock
 from dropoffd.custody import Room, Source
 from dropoffd.errors import SourceChangedError
+from dropoffd.filesystem import sync
 
 _log = logging.getLogger(__name__)
 

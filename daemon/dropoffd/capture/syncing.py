@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import TypeVar
 
+from dropoffd.filesystem import sync
+
 _log = logging.getLogger(__name__)
 Key = TypeVar("Key")
 
@@ -19,15 +21,6 @@ def sync_files(paths: Mapping[Key, str]) -> set[Key]:
         if _synced(path):
             synced.setdefault(os.path.dirname(path), set()).add(key)
     return {key for directory, keys in synced.items() if _synced(directory) for key in keys}
-
-
-def sync(path: str) -> None:
-    """Sync one file or directory; raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _synced(path: str) -> bool:

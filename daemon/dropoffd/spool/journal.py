@@ -14,6 +14,7 @@ import struct
 import zlib
 
 from dropoff.content import write_all
+from dropoffd.filesystem import sync
 
 JOURNAL_BYTES = 8 << 20
 BLOCK_BYTES = 4096
@@ -111,11 +112,7 @@ def _make(path: str) -> None:
     if not os.path.exists(path):
         _write(path)
     # Also of one that is there: whoever made it may have been killed before this.
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync(os.path.dirname(path))
 
 
 def _write(path: str) -> None:

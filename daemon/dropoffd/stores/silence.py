@@ -76,7 +76,7 @@ class Wire:
             return 0, 0.0
         try:
             pending = struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))[0]
-            return pending, quiet_seconds(sock)
+            return pending, _quiet_seconds(sock)
         except OSError:  # closed meanwhile: whoever waits for it is told by its protocol
             return 0, 0.0
 
@@ -96,10 +96,10 @@ def wary_socket(family: int, kind: int, protocol: int) -> socket.socket:
 
 def is_dead(sock: socket.socket) -> bool:
     """Tell whether the other end of an idle connection has not answered for longer than one that is there would."""
-    return quiet_seconds(sock) >= _DEAD_SECONDS
+    return _quiet_seconds(sock) >= _DEAD_SECONDS
 
 
-def quiet_seconds(sock: socket.socket) -> float:
+def _quiet_seconds(sock: socket.socket) -> float:
     """Return for how long the other end has acknowledged nothing, keepalives included."""
     (milliseconds,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
     return float(milliseconds) / 1000

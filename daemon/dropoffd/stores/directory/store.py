@@ -23,6 +23,7 @@ import anyio.to_thread
 import msgspec
 
 from dropoff.settings import directory_url
+from dropoffd.filesystem import sync
 from dropoffd.stores.base import (
     AlreadyExistsError,
     Body,
@@ -155,7 +156,7 @@ class DirectoryStore:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-        _sync_directory(os.path.dirname(path))
+        sync(os.path.dirname(path))
         return self._stat(key)
 
     def _place(self, temporary: str, path: str, mode: Mode) -> None:
@@ -196,7 +197,7 @@ class DirectoryStore:
         except FileExistsError:
             if not os.path.isdir(path):
                 raise
-        _sync_directory(above)
+        sync(above)
         # Bounded: it only spares a sync per object of the directories in use.
         if len(self._known) > 10_000:
             self._known.clear()
@@ -282,11 +283,3 @@ def _known_sha256(fd: int) -> str:
 def _hash(fd: int) -> str:
     with open(fd, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
