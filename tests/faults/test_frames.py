@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropoff.content import SMALL_MAX_BYTES
 from dropoff.errors import ProtocolError
 from dropoff.ids import new_job_id
 from dropoff.messages import (
@@ -25,8 +24,6 @@ from dropoff.messages import (
     Accepted,
     Code,
     Hello,
-    JobList,
-    JobState,
     Refused,
     Show,
     Status,
@@ -255,31 +252,6 @@ def test_unreasonable_saves_are_answered(
         reply = peer.ask(_save(**changes), [file.fileno()])
         assert isinstance(reply, Refused | Accepted), reply
     still_serves()
-
-
-@pytest.mark.parametrize("size", [1000, SMALL_MAX_BYTES + 1], ids=["small", "large"])
-def test_a_call_that_is_made_again_makes_no_second_job(daemon: DaemonProcess, tmp_path: Path, size: int) -> None:
-    """Whatever way it came the first time, and also when the job has ended: it is answered, and is the same job."""
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(size))
-    run = {"name": f"again-{size}", "store": f"file://{daemon.store}"}
-    first, later = _save(name=b"first", run=run), _save(name=b"later", run=run)
-    with open(source, "rb") as file:
-        with Peer(daemon) as peer:
-            assert isinstance(peer.ask(first, [file.fileno()]), Accepted)
-            assert isinstance(peer.ask(later, [file.fileno()]), Accepted)
-        for save in (first, later):
-            with Peer(daemon) as peer:
-                assert isinstance(peer.ask(save, [file.fileno()]), Accepted)
-        daemon.command("wait", first["job"], later["job"])
-        for save in (first, later):
-            with Peer(daemon) as peer:
-                assert isinstance(peer.ask(save, [file.fileno()]), Accepted)
-    with Peer(daemon) as peer:
-        listed = peer.ask({"type": "jobs", "limit": 500})
-    assert isinstance(listed, JobList)
-    found = [(job.name, job.state) for job in listed.jobs if job.run == run["name"]]
-    assert sorted(found) == [(b"first", JobState.DELIVERED), (b"later", JobState.DELIVERED)]
 
 
 def test_a_newer_protocol_is_refused_with_what_to_do(daemon: DaemonProcess) -> None:
