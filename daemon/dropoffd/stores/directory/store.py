@@ -53,7 +53,7 @@ PIECE_BYTES = 1 << 20
 _QUEUED_BYTES = 256 << 10
 _SHA256 = "user.dropoff.sha256"
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_REFUSED = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
+_REFUSED = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR})
 
 
 class DirectoryStore:
@@ -129,6 +129,8 @@ class DirectoryStore:
 
     def _translated(self, error: OSError) -> StoreError:
         cause = f"unable to use the store {self.url}: {error.strerror or error}"
+        if error.errno == errno.ELOOP:
+            return RefusedError(f"{cause}: {error.filename}", hint="remove this link: it leads to itself")
         if error.errno in _DENIED:
             return DeniedError(cause, hint=f"give this user write access to {self._root}, then `dropoff retry`")
         if error.errno in _REFUSED:
